@@ -1,0 +1,1 @@
+//! Benches: criterion, the load generator, the floor relay and recorded scenarios.

@@ -1,0 +1,1 @@
+//! The byte-bounded in-memory log of frames and its cursors.

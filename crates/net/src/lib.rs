@@ -1,0 +1,1 @@
+//! TLS with reload, listeners, gRPC framing over hyper, DNS and backoff.

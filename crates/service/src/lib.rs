@@ -1,0 +1,1 @@
+//! Configuration, supervision, drain, admin server, metric names and process logs.

@@ -1,0 +1,1 @@
+//! Whole pipelines in one process on ephemeral ports, certificates and ledger assertions. For tests only.

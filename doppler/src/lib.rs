@@ -1,0 +1,1 @@
+//! The router: ingress, log, subscriptions, egress.

@@ -1,0 +1,1 @@
+//! The protocol definitions of the pipeline and the types generated from them.

@@ -1,0 +1,1 @@
+//! WebSocket endpoints for people and nozzles, merged from all dopplers.
