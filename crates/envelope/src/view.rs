@@ -1,0 +1,383 @@
+//! One envelope, read field by field where somebody asks.
+
+use std::borrow::Cow;
+
+use crate::{
+    Kind,
+    wire::{Field, Fields, Value},
+};
+
+/// View of one serialized `loggregator.v2.Envelope`. Every question walks the bytes; nothing is kept.
+///
+/// Answers follow the protobuf rules: the last occurrence of a field counts, occurrences of the same oneof member are
+/// merged, another member replaces. Bytes that no [`scan`](crate::scan()) accepted do no harm: reading ends at the first
+/// fault, and what is not UTF-8 reads as empty.
+#[derive(Clone, Copy, Debug)]
+pub struct EnvelopeRef<'a> {
+    body: &'a [u8],
+}
+
+/// A log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogRef<'a> {
+    /// The line. Any bytes.
+    pub payload: &'a [u8],
+    /// Whether the stream is anything but standard output: an unknown stream counts as standard error, as in v1.
+    pub err: bool,
+    /// The stream's number on the wire: 0 is `OUT`, 1 is `ERR`.
+    pub type_number: i32,
+}
+
+/// A counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CounterRef<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Growth since the previous envelope.
+    pub delta: u64,
+    /// The count so far, 0 when the emitter does not know it.
+    pub total: u64,
+}
+
+/// One measured value of a gauge.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MetricRef<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its unit.
+    pub unit: &'a str,
+    /// The value.
+    pub value: f64,
+}
+
+/// Something that took time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimerRef<'a> {
+    /// Name of the operation.
+    pub name: &'a str,
+    /// Beginning, in nanoseconds since 1970.
+    pub start: i64,
+    /// End, in nanoseconds since 1970.
+    pub stop: i64,
+}
+
+/// An event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventRef<'a> {
+    /// What happened, in a few words.
+    pub title: &'a str,
+    /// The details.
+    pub body: &'a str,
+}
+
+/// The value of a deprecated tag.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum TagValue<'a> {
+    /// No value is set.
+    Unset,
+    /// A text.
+    Text(&'a str),
+    /// A whole number.
+    Integer(i64),
+    /// A floating point number.
+    Decimal(f64),
+}
+
+impl<'a> TagValue<'a> {
+    /// The value as the v1 protocol writes it: decimals with exactly six digits after the point, nothing for nothing.
+    pub fn to_v1_text(self) -> Cow<'a, str> {
+        match self {
+            TagValue::Unset => Cow::Borrowed(""),
+            TagValue::Text(text) => Cow::Borrowed(text),
+            TagValue::Integer(number) => Cow::Owned(number.to_string()),
+            TagValue::Decimal(f64::INFINITY) => Cow::Borrowed("+Inf"),
+            TagValue::Decimal(f64::NEG_INFINITY) => Cow::Borrowed("-Inf"),
+            TagValue::Decimal(number) if number.is_nan() => Cow::Borrowed("NaN"),
+            TagValue::Decimal(number) => Cow::Owned(format!("{number:.6}")),
+        }
+    }
+
+    /// The value as agents and reverse log proxies write it: decimals in the shortest form without an exponent.
+    pub fn to_v2_text(self) -> Cow<'a, str> {
+        match self {
+            TagValue::Decimal(number) if number.is_finite() => Cow::Owned(number.to_string()),
+            other => other.to_v1_text(),
+        }
+    }
+}
+
+impl<'a> EnvelopeRef<'a> {
+    /// A view of these bytes, an envelope without any header.
+    #[inline]
+    pub fn new(body: &'a [u8]) -> Self {
+        EnvelopeRef { body }
+    }
+
+    /// The bytes that are viewed.
+    #[inline]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.body
+    }
+
+    fn fields(&self) -> Fields<'a> {
+        Fields::new(self.body)
+    }
+
+    fn text_of(&self, number: u32) -> &'a str {
+        let last = self
+            .fields()
+            .filter_map(|f| if f.number == number { bytes(f) } else { None })
+            .last();
+        text(last.unwrap_or_default())
+    }
+
+    /// When it happened, in nanoseconds since 1970.
+    pub fn timestamp(&self) -> i64 {
+        let values = self
+            .fields()
+            .filter_map(|f| if f.number == 1 { varint(f) } else { None });
+        values.last().unwrap_or_default() as i64
+    }
+
+    /// Who it is about.
+    pub fn source_id(&self) -> &'a str {
+        self.text_of(2)
+    }
+
+    /// Which instance of the source.
+    pub fn instance_id(&self) -> &'a str {
+        self.text_of(8)
+    }
+
+    /// What the envelope holds.
+    pub fn kind(&self) -> Kind {
+        self.message().0
+    }
+
+    /// The kind that counts and the occurrences of its member, to be merged in this order.
+    fn message(&self) -> (Kind, Members<'a>) {
+        let (mut kind, mut from) = (Kind::None, 0);
+        for field in self.fields() {
+            if let Some(found) = Kind::of_field(field.number)
+                && found != kind
+            {
+                (kind, from) = (found, field.start);
+            }
+        }
+        (
+            kind,
+            Members {
+                fields: Fields::from(self.body, from),
+            },
+        )
+    }
+
+    fn members(&self, wanted: Kind) -> Option<Members<'a>> {
+        let (kind, members) = self.message();
+        (kind == wanted).then_some(members)
+    }
+
+    /// The log line, if it is one.
+    pub fn log(&self) -> Option<LogRef<'a>> {
+        let mut log = LogRef {
+            payload: &[],
+            err: false,
+            type_number: 0,
+        };
+        for field in self.members(Kind::Log)?.flat_map(Fields::new) {
+            match (field.number, field.value) {
+                (1, Value::Bytes(payload)) => log.payload = payload,
+                (2, Value::Varint(number)) => log.type_number = number as i32,
+                _ => {}
+            }
+        }
+        log.err = log.type_number != 0;
+        Some(log)
+    }
+
+    /// The counter, if it is one.
+    pub fn counter(&self) -> Option<CounterRef<'a>> {
+        let mut counter = CounterRef {
+            name: "",
+            delta: 0,
+            total: 0,
+        };
+        for field in self.members(Kind::Counter)?.flat_map(Fields::new) {
+            match (field.number, field.value) {
+                (1, Value::Bytes(name)) => counter.name = text(name),
+                (2, Value::Varint(number)) => counter.delta = number,
+                (3, Value::Varint(number)) => counter.total = number,
+                _ => {}
+            }
+        }
+        Some(counter)
+    }
+
+    /// The values of the gauge, in the order of the wire; none when it is no gauge. A name may occur more than once:
+    /// the last one counts.
+    pub fn gauge(&self) -> impl Iterator<Item = MetricRef<'a>> + use<'a> {
+        let members = self.members(Kind::Gauge).into_iter().flatten();
+        members
+            .flat_map(Fields::new)
+            .filter(|f| f.number == 1)
+            .filter_map(bytes)
+            .map(metric)
+    }
+
+    /// The timer, if it is one.
+    pub fn timer(&self) -> Option<TimerRef<'a>> {
+        let mut timer = TimerRef {
+            name: "",
+            start: 0,
+            stop: 0,
+        };
+        for field in self.members(Kind::Timer)?.flat_map(Fields::new) {
+            match (field.number, field.value) {
+                (1, Value::Bytes(name)) => timer.name = text(name),
+                (2, Value::Varint(number)) => timer.start = number as i64,
+                (3, Value::Varint(number)) => timer.stop = number as i64,
+                _ => {}
+            }
+        }
+        Some(timer)
+    }
+
+    /// The event, if it is one.
+    pub fn event(&self) -> Option<EventRef<'a>> {
+        let mut event = EventRef {
+            title: "",
+            body: "",
+        };
+        for field in self.members(Kind::Event)?.flat_map(Fields::new) {
+            match (field.number, field.value) {
+                (1, Value::Bytes(title)) => event.title = text(title),
+                (2, Value::Bytes(body)) => event.body = text(body),
+                _ => {}
+            }
+        }
+        Some(event)
+    }
+
+    /// The map `tags`, in the order of the wire. A key may occur more than once: the last one counts.
+    pub fn tags(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        self.fields()
+            .filter(|f| f.number == 9)
+            .filter_map(bytes)
+            .map(pair)
+    }
+
+    /// The map `deprecated_tags`, in the order of the wire. A key may occur more than once: the last one counts.
+    pub fn deprecated_tags(&self) -> impl Iterator<Item = (&'a str, TagValue<'a>)> + use<'a> {
+        self.fields()
+            .filter(|f| f.number == 3)
+            .filter_map(bytes)
+            .map(deprecated)
+    }
+
+    /// The tag of this name: from `tags`, else from `deprecated_tags` as [`TagValue::to_v1_text`] writes it.
+    pub fn tag(&self, name: &str) -> Option<Cow<'a, str>> {
+        let tag = self.tags().filter(|(key, _)| *key == name).last();
+        tag.map(|(_, value)| Cow::Borrowed(value)).or_else(|| {
+            let old = self
+                .deprecated_tags()
+                .filter(|(key, _)| *key == name)
+                .last();
+            old.map(|(_, value)| value.to_v1_text())
+        })
+    }
+}
+
+/// The occurrences of the oneof member that counts.
+#[derive(Clone, Debug)]
+struct Members<'a> {
+    fields: Fields<'a>,
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        self.fields
+            .by_ref()
+            .filter(|f| Kind::of_field(f.number).is_some())
+            .find_map(bytes)
+    }
+}
+
+fn bytes(field: Field<'_>) -> Option<&[u8]> {
+    match field.value {
+        Value::Bytes(bytes) => Some(bytes),
+        _ => None,
+    }
+}
+
+fn varint(field: Field<'_>) -> Option<u64> {
+    match field.value {
+        Value::Varint(value) => Some(value),
+        _ => None,
+    }
+}
+
+/// Strings that the scan saw are UTF-8.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+fn pair(entry: &[u8]) -> (&str, &str) {
+    let (mut key, mut value) = ("", "");
+    for field in Fields::new(entry) {
+        match (field.number, field.value) {
+            (1, Value::Bytes(bytes)) => key = text(bytes),
+            (2, Value::Bytes(bytes)) => value = text(bytes),
+            _ => {}
+        }
+    }
+    (key, value)
+}
+
+fn deprecated(entry: &[u8]) -> (&str, TagValue<'_>) {
+    let (mut key, mut value) = ("", TagValue::Unset);
+    for field in Fields::new(entry) {
+        match (field.number, field.value) {
+            (1, Value::Bytes(bytes)) => key = text(bytes),
+            (2, Value::Bytes(bytes)) => {
+                for field in Fields::new(bytes) {
+                    match (field.number, field.value) {
+                        (1, Value::Bytes(bytes)) => value = TagValue::Text(text(bytes)),
+                        (2, Value::Varint(number)) => value = TagValue::Integer(number as i64),
+                        (3, Value::Fixed64(bits)) => {
+                            value = TagValue::Decimal(f64::from_bits(bits))
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    (key, value)
+}
+
+fn metric(entry: &[u8]) -> MetricRef<'_> {
+    let mut metric = MetricRef {
+        name: "",
+        unit: "",
+        value: 0.0,
+    };
+    for field in Fields::new(entry) {
+        match (field.number, field.value) {
+            (1, Value::Bytes(bytes)) => metric.name = text(bytes),
+            (2, Value::Bytes(bytes)) => {
+                for field in Fields::new(bytes) {
+                    match (field.number, field.value) {
+                        (1, Value::Bytes(bytes)) => metric.unit = text(bytes),
+                        (2, Value::Fixed64(bits)) => metric.value = f64::from_bits(bits),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    metric
+}

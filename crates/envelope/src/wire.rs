@@ -1,0 +1,380 @@
+//! The protobuf wire format: reading and writing of single fields.
+
+use thiserror::Error;
+
+/// Varint.
+pub(crate) const VARINT: u8 = 0;
+/// Eight bytes.
+pub(crate) const FIXED64: u8 = 1;
+/// Length and bytes.
+pub(crate) const BYTES: u8 = 2;
+/// Beginning of a group.
+pub(crate) const GROUP: u8 = 3;
+/// End of a group.
+pub(crate) const GROUP_END: u8 = 4;
+/// Four bytes.
+pub(crate) const FIXED32: u8 = 5;
+
+/// Groups are long dead; one in another is tolerated up to this depth.
+const MAX_GROUPS: u32 = 32;
+
+/// What is wrong with bytes that should be a protobuf message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Fault {
+    /// A field reaches beyond the end of the message that holds it.
+    #[error("a field reaches beyond the end of its message")]
+    Truncated,
+    /// A varint has more than ten bytes or more than 64 bits.
+    #[error("a varint has more than 64 bits")]
+    Varint,
+    /// A field has the number 0, one above 2^29 - 1, or the wire type 6 or 7.
+    #[error("a field's number or wire type does not exist")]
+    Tag,
+    /// A field of the protocol has another wire type than the protocol says.
+    #[error("a field has the wrong wire type")]
+    WireType,
+    /// A group does not end, ends without having begun, or is nested too deep.
+    #[error("a group is unbalanced or nested too deep")]
+    Group,
+    /// A string is not UTF-8.
+    #[error("a string is not UTF-8")]
+    Utf8,
+    /// The frame has 4 GiB or more.
+    #[error("the frame has 4 GiB or more")]
+    TooLarge,
+}
+
+/// Reads the varint at `pos`; returns it and where it ends.
+#[inline(always)]
+pub(crate) fn varint(buf: &[u8], pos: usize) -> Result<(u64, usize), Fault> {
+    match buf.get(pos) {
+        Some(&byte) if byte < 0x80 => Ok((u64::from(byte), pos + 1)),
+        _ => long_varint(buf, pos),
+    }
+}
+
+fn long_varint(buf: &[u8], pos: usize) -> Result<(u64, usize), Fault> {
+    let mut value = 0u64;
+    let bytes = buf.get(pos..).unwrap_or_default();
+    for (i, &byte) in bytes.iter().take(10).enumerate() {
+        if i == 9 && byte > 1 {
+            return Err(Fault::Varint);
+        }
+        value |= u64::from(byte & 0x7f) << (7 * i);
+        if byte < 0x80 {
+            return Ok((value, pos + i + 1));
+        }
+    }
+    Err(if bytes.len() < 10 {
+        Fault::Truncated
+    } else {
+        Fault::Varint
+    })
+}
+
+/// Reads the tag at `pos`; returns field number, wire type and where the tag ends.
+#[inline(always)]
+pub(crate) fn tag(buf: &[u8], pos: usize) -> Result<(u32, u8, usize), Fault> {
+    let (tag, next) = varint(buf, pos)?;
+    match u32::try_from(tag) {
+        Ok(tag) if tag >= 8 && tag & 7 <= 5 => Ok((tag >> 3, (tag & 7) as u8, next)),
+        _ => Err(Fault::Tag),
+    }
+}
+
+/// Reads the length at `pos`; returns where the bytes begin and end.
+#[inline(always)]
+pub(crate) fn length(buf: &[u8], pos: usize) -> Result<(usize, usize), Fault> {
+    let (len, from) = varint(buf, pos)?;
+    match usize::try_from(len) {
+        Ok(len) if len <= buf.len() - from => Ok((from, from + len)),
+        _ => Err(Fault::Truncated),
+    }
+}
+
+/// Where the value at `pos` of a field of this number and wire type ends.
+pub(crate) fn skip(buf: &[u8], pos: usize, number: u32, wire: u8) -> Result<usize, Fault> {
+    skip_nested(buf, pos, number, wire, 0)
+}
+
+fn skip_nested(buf: &[u8], pos: usize, number: u32, wire: u8, depth: u32) -> Result<usize, Fault> {
+    let fixed = |len| {
+        if buf.len() - pos < len {
+            Err(Fault::Truncated)
+        } else {
+            Ok(pos + len)
+        }
+    };
+    match wire {
+        VARINT => varint(buf, pos).map(|(_, end)| end),
+        FIXED64 => fixed(8),
+        FIXED32 => fixed(4),
+        BYTES => length(buf, pos).map(|(_, end)| end),
+        GROUP if depth < MAX_GROUPS => {
+            let mut pos = pos;
+            loop {
+                let (inner, wire, next) = tag(buf, pos)?;
+                if wire == GROUP_END {
+                    return if inner == number {
+                        Ok(next)
+                    } else {
+                        Err(Fault::Group)
+                    };
+                }
+                pos = skip_nested(buf, next, inner, wire, depth + 1)?;
+            }
+        }
+        _ => Err(Fault::Group),
+    }
+}
+
+/// The value of a field.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Value<'a> {
+    Varint(u64),
+    Fixed64(u64),
+    Bytes(&'a [u8]),
+    /// Four bytes or a group; no message of ours has such a field.
+    Other,
+}
+
+/// One field of a message, with the bytes it was read from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Field<'a> {
+    pub(crate) number: u32,
+    pub(crate) value: Value<'a>,
+    /// Where the field begins, at its tag.
+    pub(crate) start: usize,
+    /// Where it ends.
+    pub(crate) end: usize,
+}
+
+/// The fields of a message, up to its end or the first fault.
+#[derive(Clone, Debug)]
+pub(crate) struct Fields<'a> {
+    buf: &'a [u8],
+    pos: usize,
+}
+
+impl<'a> Fields<'a> {
+    pub(crate) fn new(buf: &'a [u8]) -> Self {
+        Fields { buf, pos: 0 }
+    }
+
+    /// The fields from offset `pos` on.
+    pub(crate) fn from(buf: &'a [u8], pos: usize) -> Self {
+        Fields { buf, pos }
+    }
+
+    /// The next field; `None` at the end of the message.
+    #[inline]
+    pub(crate) fn read(&mut self) -> Result<Option<Field<'a>>, Fault> {
+        let (buf, start) = (self.buf, self.pos);
+        if start >= buf.len() {
+            return Ok(None);
+        }
+        let (number, wire, pos) = tag(buf, start)?;
+        let (value, end) = match wire {
+            VARINT => varint(buf, pos).map(|(v, end)| (Value::Varint(v), end))?,
+            BYTES => length(buf, pos).map(|(from, to)| (Value::Bytes(&buf[from..to]), to))?,
+            FIXED64 => match buf[pos..].first_chunk() {
+                Some(bytes) => (Value::Fixed64(u64::from_le_bytes(*bytes)), pos + 8),
+                None => return Err(Fault::Truncated),
+            },
+            _ => (Value::Other, skip(buf, pos, number, wire)?),
+        };
+        self.pos = end;
+        Ok(Some(Field {
+            number,
+            value,
+            start,
+            end,
+        }))
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Field<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Field<'a>> {
+        self.read().unwrap_or_else(|_| {
+            self.pos = self.buf.len();
+            None
+        })
+    }
+}
+
+/// Where a message is written to, or its length counted: one description of a message serves both.
+pub(crate) trait Sink {
+    fn raw(&mut self, bytes: &[u8]);
+    fn raw_varint(&mut self, value: u64);
+
+    /// A varint field.
+    #[inline]
+    fn varint(&mut self, number: u32, value: u64) {
+        self.raw_varint(u64::from(number << 3));
+        self.raw_varint(value);
+    }
+
+    /// A varint field that is left out when 0, as proto3 does.
+    #[inline]
+    fn varint_unless_zero(&mut self, number: u32, value: u64) {
+        if value != 0 {
+            self.varint(number, value);
+        }
+    }
+
+    /// A string or bytes field.
+    #[inline]
+    fn bytes(&mut self, number: u32, value: &[u8]) {
+        self.raw_varint(u64::from(number << 3 | u32::from(BYTES)));
+        self.raw_varint(value.len() as u64);
+        self.raw(value);
+    }
+
+    /// A string or bytes field that is left out when empty, as proto3 does.
+    #[inline]
+    fn bytes_unless_empty(&mut self, number: u32, value: &[u8]) {
+        if !value.is_empty() {
+            self.bytes(number, value);
+        }
+    }
+
+    /// A double field.
+    #[inline]
+    fn double(&mut self, number: u32, value: f64) {
+        self.raw_varint(u64::from(number << 3 | u32::from(FIXED64)));
+        self.raw(&value.to_le_bytes());
+    }
+
+    /// A message field.
+    #[inline]
+    fn message(&mut self, number: u32, message: &impl Encode)
+    where
+        Self: Sized,
+    {
+        let mut size = Size(0);
+        message.encode(&mut size);
+        self.raw_varint(u64::from(number << 3 | u32::from(BYTES)));
+        self.raw_varint(size.0 as u64);
+        message.encode(self);
+    }
+
+    /// An entry of a map from string to string, key and value always present.
+    #[inline]
+    fn pair(&mut self, number: u32, key: &[u8], value: &[u8]) {
+        let len = 2
+            + varint_len(key.len() as u64)
+            + key.len()
+            + varint_len(value.len() as u64)
+            + value.len();
+        self.raw_varint(u64::from(number << 3 | u32::from(BYTES)));
+        self.raw_varint(len as u64);
+        self.bytes(1, key);
+        self.bytes(2, value);
+    }
+}
+
+/// A message that can be written, and so be counted too.
+pub(crate) trait Encode {
+    fn encode<S: Sink>(&self, to: &mut S);
+}
+
+/// Counts the bytes that would be written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Size(pub(crate) usize);
+
+impl Sink for Size {
+    #[inline]
+    fn raw(&mut self, bytes: &[u8]) {
+        self.0 += bytes.len();
+    }
+    #[inline]
+    fn raw_varint(&mut self, value: u64) {
+        self.0 += varint_len(value);
+    }
+}
+
+impl Sink for Vec<u8> {
+    #[inline]
+    fn raw(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+    #[inline]
+    fn raw_varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.push(value as u8);
+    }
+}
+
+/// Length of the varint of this value.
+#[inline]
+pub(crate) fn varint_len(value: u64) -> usize {
+    // Seven bits a byte; 0 takes one byte too.
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn varints_are_read_as_they_are_written() {
+        for value in [
+            0,
+            1,
+            127,
+            128,
+            300,
+            16383,
+            16384,
+            u64::from(u32::MAX),
+            1 << 63,
+            u64::MAX,
+        ] {
+            let mut bytes = Vec::new();
+            bytes.raw_varint(value);
+            assert_eq!(bytes.len(), varint_len(value), "{value}");
+            assert_eq!(varint(&bytes, 0), Ok((value, bytes.len())), "{value}");
+            bytes.pop();
+            assert_eq!(varint(&bytes, 0), Err(Fault::Truncated), "{value}");
+        }
+    }
+
+    #[test]
+    fn varints_end_after_64_bits() {
+        assert_eq!(varint(&[0xff; 11], 0), Err(Fault::Varint));
+        let mut bytes = [0xff; 10];
+        bytes[9] = 1;
+        assert_eq!(varint(&bytes, 0), Ok((u64::MAX, 10)));
+        bytes[9] = 2;
+        assert_eq!(varint(&bytes, 0), Err(Fault::Varint));
+    }
+
+    #[test]
+    fn groups_are_skipped_when_balanced() {
+        // field 20: group { field 1: varint 5, field 2: group { } }
+        let group = [0xa3, 0x01, 0x08, 0x05, 0x13, 0x14, 0xa4, 0x01];
+        assert_eq!(skip(&group, 2, 20, GROUP), Ok(8));
+        assert_eq!(skip(&group[..6], 2, 20, GROUP), Err(Fault::Truncated));
+        assert_eq!(skip(&group, 2, 21, GROUP), Err(Fault::Group));
+        assert_eq!(skip(&[0x13; 100], 0, 2, GROUP), Err(Fault::Group));
+    }
+
+    #[test]
+    fn tags_without_a_field_are_refused() {
+        for bytes in [
+            &[0x02u8][..],
+            &[0x0e],
+            &[0x0f],
+            &[0xff, 0xff, 0xff, 0xff, 0x7f],
+        ] {
+            assert_eq!(tag(bytes, 0), Err(Fault::Tag), "{bytes:?}");
+        }
+        assert_eq!(tag(&[0x0a], 0), Ok((1, BYTES, 1)));
+    }
+}
