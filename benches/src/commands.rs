@@ -1,0 +1,28 @@
+//! How the programs of this workspace are started as targets.
+
+use std::path::{Path, PathBuf};
+
+/// The folder of the running program, where cargo puts its siblings.
+#[must_use]
+pub fn sibling(name: &str) -> PathBuf {
+    let here = std::env::current_exe().unwrap_or_default();
+    here.parent().unwrap_or(Path::new(".")).join(name)
+}
+
+/// The floor.
+#[must_use]
+pub fn relay() -> String {
+    format!(
+        "{} --listen {{addr}} --ca {{ca}} --cert {{cert}} --key {{key}}",
+        sibling("relay").display()
+    )
+}
+
+/// The doppler.
+#[must_use]
+pub fn doppler() -> String {
+    format!(
+        "{} --listen {{addr}} --ca {{ca}} --cert {{cert}} --key {{key}}",
+        sibling("relay").display()
+    )
+}
