@@ -1,0 +1,185 @@
+//! Requests and answers of the admin server.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use serde_json::json;
+
+use super::Readiness;
+use crate::Lifecycle;
+use crate::ledger::Source;
+use crate::logging;
+use crate::metrics::{self, Metrics};
+
+/// Largest request body.
+const MAX_BODY: usize = 4096;
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+type Answer = Response<Full<Bytes>>;
+
+/// What the answers are made from.
+pub(super) struct Routes {
+    pub metrics: Metrics,
+    pub ledger: Arc<dyn Source>,
+    pub readiness: Readiness,
+    pub lifecycle: Lifecycle,
+    /// Whether the listener is on loopback; elsewhere nothing may be changed.
+    pub loopback: bool,
+}
+
+impl Routes {
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let head = request.method() == Method::HEAD;
+        let get = head || request.method() == Method::GET;
+        let answer = match request.uri().path() {
+            "/log-level" if request.method() == Method::POST => self.set_log_level(request).await,
+            "/log-level" if get => log_level(),
+            "/log-level" => not_allowed("GET, HEAD, POST"),
+            path => match (self.page(path), get) {
+                (Some(page), true) => page(self),
+                (Some(_), false) => not_allowed("GET, HEAD"),
+                (None, _) => text(StatusCode::NOT_FOUND, "not found\n"),
+            },
+        };
+        if head {
+            answer.map(|_| Full::default())
+        } else {
+            answer
+        }
+    }
+
+    fn page(&self, path: &str) -> Option<fn(&Self) -> Answer> {
+        Some(match path {
+            "/metrics" => |routes| {
+                respond(
+                    StatusCode::OK,
+                    metrics::CONTENT_TYPE,
+                    routes.metrics.encode(),
+                )
+            },
+            "/healthz" => |_| text(StatusCode::OK, "ok\n"),
+            "/readyz" => Self::readiness,
+            "/ledger" => Self::ledger,
+            "/version" => Self::version,
+            "/tasks" => |routes| {
+                json_answer(
+                    StatusCode::OK,
+                    &json!({ "tasks": routes.lifecycle.tasks() }),
+                )
+            },
+            _ => return None,
+        })
+    }
+
+    fn readiness(&self) -> Answer {
+        let mut reasons = self.readiness.reasons();
+        if self.lifecycle.token().is_cancelled() {
+            reasons.insert(0, "draining".to_owned());
+        }
+        let status = if reasons.is_empty() {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        json_answer(
+            status,
+            &json!({ "ready": reasons.is_empty(), "reasons": reasons }),
+        )
+    }
+
+    fn ledger(&self) -> Answer {
+        match serde_json::to_vec(&self.ledger.report()) {
+            Ok(body) => respond(StatusCode::OK, JSON, body),
+            Err(error) => text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("the ledger cannot be shown: {error}\n"),
+            ),
+        }
+    }
+
+    fn version(&self) -> Answer {
+        let version = json!({
+            "program": "loggregator",
+            "version": env!("CARGO_PKG_VERSION"),
+            "component": self.ledger.report().component,
+        });
+        json_answer(StatusCode::OK, &version)
+    }
+
+    async fn set_log_level(&self, request: Request<Incoming>) -> Answer {
+        if !self.loopback || request.headers().contains_key(ORIGIN) {
+            return text(
+                StatusCode::FORBIDDEN,
+                "the log level is set over loopback, and not from a browser\n",
+            );
+        }
+        let Some(control) = logging::control() else {
+            return text(
+                StatusCode::NOT_IMPLEMENTED,
+                "this process has no log filter to set\n",
+            );
+        };
+        let Ok(body) = Limited::new(request.into_body(), MAX_BODY).collect().await else {
+            return text(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "a filter has at most 4096 bytes\n",
+            );
+        };
+        match std::str::from_utf8(&body.to_bytes())
+            .map_err(|e| e.to_string())
+            .and_then(|filter| {
+                control
+                    .set_filter(filter.trim())
+                    .map_err(|e| crate::lifecycle::chain(&e))
+            }) {
+            Ok(()) => log_level(),
+            Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+        }
+    }
+}
+
+fn log_level() -> Answer {
+    match logging::control() {
+        Some(control) => text(StatusCode::OK, format!("{}\n", control.filter())),
+        None => text(
+            StatusCode::NOT_IMPLEMENTED,
+            "this process has no log filter\n",
+        ),
+    }
+}
+
+fn not_allowed(allow: &'static str) -> Answer {
+    let mut answer = text(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("allowed: {allow}\n"),
+    );
+    answer
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allow));
+    answer
+}
+
+fn json_answer(status: StatusCode, value: &serde_json::Value) -> Answer {
+    respond(status, JSON, format!("{value}\n"))
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    respond(status, TEXT, body)
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}

@@ -1,0 +1,111 @@
+//! Settings tables as text: for `--help` and for the reference page.
+
+use std::fmt::Write as _;
+
+use super::Setting;
+
+/// A settings table as plain text, one paragraph per setting, wrapped at 80 columns.
+#[must_use]
+pub fn help(settings: &[Setting]) -> String {
+    let mut out = String::new();
+    for setting in settings {
+        let _ = writeln!(out, "  {}{}", setting.name, note(setting));
+        for line in wrap(setting.help, 72) {
+            let _ = writeln!(out, "        {line}");
+        }
+    }
+    out
+}
+
+/// A settings table as a Markdown section.
+#[must_use]
+pub fn markdown(title: &str, intro: &str, settings: &[Setting]) -> String {
+    let mut out = format!("## {title}\n\n");
+    if !intro.is_empty() {
+        let _ = write!(out, "{intro}\n\n");
+    }
+    out.push_str("| variable | default | meaning |\n| --- | --- | --- |\n");
+    for setting in settings {
+        let default = match (setting.required, setting.default) {
+            (true, _) => "**required**".to_owned(),
+            (false, Some(default)) => format!("`{default}`"),
+            (false, None) => "–".to_owned(),
+        };
+        let help = setting.help.replace('|', "\\|");
+        let _ = writeln!(out, "| `{}` | {default} | {help} |", setting.name);
+    }
+    out
+}
+
+fn note(setting: &Setting) -> String {
+    match (setting.required, setting.default) {
+        (true, _) => " (required)".to_owned(),
+        (false, Some(default)) => format!(" [default: {default}]"),
+        (false, None) => String::new(),
+    }
+}
+
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let full = lines
+            .last()
+            .is_some_and(|line| !line.is_empty() && line.len() + 1 + word.len() > width);
+        if full {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: &[Setting] = &[
+        Setting::new(
+            "LOG_BYTES",
+            "256MiB",
+            "Bytes of envelopes kept in memory, over the whole process. When the log is full the oldest are overwritten.",
+        ),
+        Setting::required("CA_FILE", "PEM file a|b."),
+        Setting::optional("ADMIN", "Address."),
+    ];
+
+    #[test]
+    fn help_is_wrapped_text() {
+        assert_eq!(
+            help(SETTINGS),
+            "  LOG_BYTES [default: 256MiB]
+        Bytes of envelopes kept in memory, over the whole process. When the log
+        is full the oldest are overwritten.
+  CA_FILE (required)
+        PEM file a|b.
+  ADMIN
+        Address.
+"
+        );
+    }
+
+    #[test]
+    fn markdown_is_a_table() {
+        assert_eq!(
+            markdown("doppler", "The router.", &SETTINGS[1..]),
+            "## doppler
+
+The router.
+
+| variable | default | meaning |
+| --- | --- | --- |
+| `CA_FILE` | **required** | PEM file a\\|b. |
+| `ADMIN` | – | Address. |
+"
+        );
+    }
+}

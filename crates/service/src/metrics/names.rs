@@ -1,0 +1,214 @@
+//! Every metric of the project, in one table.
+//!
+//! Names follow the Prometheus conventions: prefix `loggregator_`, base units, `_total` for counters. Whoever adds a
+//! metric adds it here; the reference page `docs/metrics.md` is rendered from the table and a test compares the two.
+
+use std::fmt::Write as _;
+
+pub use super::def::{Kind, MetricDef, Unit};
+
+/// A part of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Section {
+    /// Heading in the reference page.
+    pub title: &'static str,
+    /// Which programs have these metrics, in a sentence.
+    pub intro: &'static str,
+    /// The rows.
+    pub metrics: &'static [&'static MetricDef],
+}
+
+macro_rules! table {
+    ($($title:literal, $intro:literal => {
+        $($ident:ident: $kind:expr, $unit:ident, $name:literal, [$($label:literal),*], $help:literal;)*
+    })*) => {
+        $($(
+            #[doc = $help]
+            pub static $ident: MetricDef =
+                MetricDef { name: $name, kind: $kind, unit: Unit::$unit, labels: &[$($label),*], help: $help };
+        )*)*
+        /// The whole table.
+        pub static SECTIONS: &[Section] =
+            &[$(Section { title: $title, intro: $intro, metrics: &[$(&$ident),*] }),*];
+    };
+}
+
+const COUNTER: Kind = Kind::Counter;
+const GAUGE: Kind = Kind::Gauge;
+
+table! {
+    "Every program", "Served by every admin server." => {
+        BUILD_INFO: GAUGE, Count, "loggregator_build_info", ["version"],
+            "Always 1; the label tells the version.";
+        READY: GAUGE, Count, "loggregator_ready", [],
+            "1 when the component is ready to do its work, else 0; /readyz tells why.";
+        ADMIN_REFUSED: COUNTER, Connections, "loggregator_admin_refused_connections_total", [],
+            "Connections to the admin server that were closed because too many were open.";
+        LOG_LINES_SUPPRESSED: COUNTER, Count, "loggregator_log_lines_suppressed_total", [],
+            "Process log lines left out because their place in the code had logged too often.";
+        LOG_LINES_DROPPED: COUNTER, Count, "loggregator_log_lines_dropped_total", [],
+            "Process log lines lost because standard error did not take them.";
+        TASK_RESTARTS: COUNTER, Count, "loggregator_task_restarts_total", ["task"],
+            "Restarts of a supervised task after a failure.";
+        PROCESS_RESIDENT_BYTES: GAUGE, Bytes, "process_resident_memory_bytes", [],
+            "Resident memory.";
+        PROCESS_RESIDENT_MAX_BYTES: GAUGE, Bytes, "process_resident_memory_max_bytes", [],
+            "Largest resident memory since the start.";
+        PROCESS_VIRTUAL_BYTES: GAUGE, Bytes, "process_virtual_memory_bytes", [],
+            "Virtual memory.";
+        PROCESS_CPU_SECONDS: COUNTER, Seconds, "process_cpu_seconds_total", [],
+            "CPU time in user and system mode.";
+        PROCESS_OPEN_FDS: GAUGE, Count, "process_open_fds", [],
+            "Open file descriptors.";
+        PROCESS_MAX_FDS: GAUGE, Count, "process_max_fds", [],
+            "Most file descriptors that may be open.";
+        PROCESS_THREADS: GAUGE, Count, "process_threads", [],
+            "Threads.";
+        PROCESS_START_SECONDS: GAUGE, Seconds, "process_start_time_seconds", [],
+            "Time of the start, in seconds since the epoch.";
+    }
+    "Servers and connections", "Of every component that listens or connects; `listener` and `peer` name the port or the far side by role, such as `grpc`." => {
+        SERVER_CONNECTIONS: GAUGE, Connections, "loggregator_server_connections", ["listener"],
+            "Open connections.";
+        SERVER_ACCEPTED: COUNTER, Connections, "loggregator_server_accepted_connections_total", ["listener"],
+            "Connections accepted.";
+        SERVER_REFUSED: COUNTER, Connections, "loggregator_server_refused_connections_total", ["listener"],
+            "Connections closed at once because the limit was reached.";
+        SERVER_HANDSHAKE_FAILURES: COUNTER, Connections, "loggregator_server_handshake_failures_total", ["listener"],
+            "Connections that did not complete the TLS or HTTP/2 handshake.";
+        SERVER_ACCEPT_ERRORS: COUNTER, Count, "loggregator_server_accept_errors_total", ["listener"],
+            "Errors of accept(2), such as no free file descriptor.";
+        CLIENT_CONNECTIONS: GAUGE, Connections, "loggregator_client_connections", ["peer"],
+            "Connections to the far side that are up.";
+        CLIENT_CONNECT_FAILURES: COUNTER, Connections, "loggregator_client_connect_failures_total", ["peer"],
+            "Attempts to connect that failed.";
+        TLS_RELOADS: COUNTER, Count, "loggregator_tls_reloads_total", ["role"],
+            "Times that changed certificate files were taken over.";
+        TLS_RELOAD_FAILURES: COUNTER, Count, "loggregator_tls_reload_failures_total", ["role"],
+            "Times that changed certificate files were unusable and the old ones kept.";
+    }
+    "agent", "What the agent takes in on the emitter's machine and hands on to the dopplers." => {
+        AGENT_INGRESS: COUNTER, Envelopes, "loggregator_agent_ingress_envelopes_total", ["input"],
+            "Envelopes received, by input: grpc, udp, syslog_udp, syslog_tcp, file, stdin.";
+        AGENT_INGRESS_BYTES: COUNTER, Bytes, "loggregator_agent_ingress_bytes_total", ["input"],
+            "Bytes received, by input.";
+        AGENT_REJECTED: COUNTER, Envelopes, "loggregator_agent_rejected_envelopes_total", ["input", "reason"],
+            "Envelopes, datagrams or lines that could not be understood.";
+        AGENT_DROPPED: COUNTER, Envelopes, "loggregator_agent_dropped_envelopes_total", ["reason"],
+            "Envelopes accepted and lost before a doppler took them.";
+        AGENT_EGRESS: COUNTER, Envelopes, "loggregator_agent_egress_envelopes_total", [],
+            "Envelopes that a connection to a doppler took.";
+        AGENT_EGRESS_BYTES: COUNTER, Bytes, "loggregator_agent_egress_bytes_total", [],
+            "Bytes of batches that a connection to a doppler took.";
+        AGENT_ORIGIN_MAPPINGS: COUNTER, Envelopes, "loggregator_agent_origin_mappings_total", [],
+            "Envelopes without a source id that were given that of their origin tag.";
+        AGENT_BUFFER_BYTES: GAUGE, Bytes, "loggregator_agent_buffer_bytes", [],
+            "Bytes waiting for a doppler.";
+        AGENT_BUFFER_LIMIT_BYTES: GAUGE, Bytes, "loggregator_agent_buffer_limit_bytes", [],
+            "Bytes that may wait for a doppler before the oldest are dropped.";
+        AGENT_COUNTER_SERIES: GAUGE, Count, "loggregator_agent_counter_series", [],
+            "Counters whose totals are kept.";
+        AGENT_COUNTER_RESETS: COUNTER, Count, "loggregator_agent_counter_table_resets_total", [],
+            "Times that the table of counter totals was full and emptied: all totals started over.";
+        AGENT_DOPPLERS: GAUGE, Connections, "loggregator_agent_dopplers", ["state"],
+            "Dopplers known, by state: connected, away.";
+        AGENT_FILES: GAUGE, Count, "loggregator_agent_followed_files", [],
+            "Files being followed.";
+    }
+    "doppler", "What the router takes in, keeps and sends to its subscribers." => {
+        DOPPLER_INGRESS: COUNTER, Envelopes, "loggregator_doppler_ingress_envelopes_total", ["api"],
+            "Envelopes accepted, by interface: v1, v2.";
+        DOPPLER_INGRESS_FRAMES: COUNTER, Frames, "loggregator_doppler_ingress_frames_total", ["api"],
+            "Frames accepted.";
+        DOPPLER_INGRESS_BYTES: COUNTER, Bytes, "loggregator_doppler_ingress_bytes_total", [],
+            "Bytes of accepted frames.";
+        DOPPLER_REJECTED: COUNTER, Envelopes, "loggregator_doppler_rejected_envelopes_total", ["reason"],
+            "Envelopes refused as malformed; a frame whose outer framing is broken counts as one.";
+        DOPPLER_DROPPED: COUNTER, Envelopes, "loggregator_doppler_dropped_envelopes_total", ["direction", "reason"],
+            "Envelopes lost, every subscriber's copy counted, by direction (ingress, egress) and reason.";
+        DOPPLER_EGRESS: COUNTER, Envelopes, "loggregator_doppler_egress_envelopes_total", ["api"],
+            "Envelopes taken by subscribers' connections, every copy counted.";
+        DOPPLER_EGRESS_BYTES: COUNTER, Bytes, "loggregator_doppler_egress_bytes_total", ["api"],
+            "Bytes of messages taken by subscribers' connections.";
+        DOPPLER_EGRESS_MESSAGES: COUNTER, Count, "loggregator_doppler_egress_messages_total", ["api"],
+            "Messages taken by subscribers' connections; envelopes per message tell how much is joined.";
+        DOPPLER_SUBSCRIPTIONS: GAUGE, Connections, "loggregator_doppler_subscriptions", ["api"],
+            "Subscriptions with a connection.";
+        DOPPLER_SUBSCRIPTIONS_AWAY: GAUGE, Count, "loggregator_doppler_subscriptions_away", [],
+            "Named subscriptions kept for their grace period without a connection.";
+        DOPPLER_SUBSCRIPTIONS_REFUSED: COUNTER, Count, "loggregator_doppler_refused_subscriptions_total", ["reason"],
+            "Subscriptions refused: too many, or a request that cannot be served.";
+        DOPPLER_LOG_BYTES: GAUGE, Bytes, "loggregator_doppler_log_bytes", [],
+            "Bytes of memory that the log holds.";
+        DOPPLER_LOG_LIMIT_BYTES: GAUGE, Bytes, "loggregator_doppler_log_limit_bytes", [],
+            "Bytes of memory that the log may hold.";
+        DOPPLER_LOG_FRAMES: GAUGE, Frames, "loggregator_doppler_log_frames", [],
+            "Frames in the log.";
+        DOPPLER_LOG_ENVELOPES: GAUGE, Envelopes, "loggregator_doppler_log_envelopes", [],
+            "Envelopes in the log.";
+        DOPPLER_LOG_AGE_SECONDS: GAUGE, Seconds, "loggregator_doppler_log_oldest_age_seconds", [],
+            "Age of the oldest frame in the log: how long a reader may stall without loss.";
+    }
+    "traffic-controller", "What the traffic controller reads from the dopplers and writes to its clients." => {
+        TC_INGRESS: COUNTER, Envelopes, "loggregator_traffic_controller_ingress_envelopes_total", [],
+            "Envelopes received from dopplers.";
+        TC_EGRESS: COUNTER, Envelopes, "loggregator_traffic_controller_egress_envelopes_total", ["endpoint"],
+            "Envelopes taken by clients' connections, by endpoint: firehose, stream.";
+        TC_EGRESS_BYTES: COUNTER, Bytes, "loggregator_traffic_controller_egress_bytes_total", ["endpoint"],
+            "Bytes of envelopes taken by clients' connections.";
+        TC_DROPPED: COUNTER, Envelopes, "loggregator_traffic_controller_dropped_envelopes_total", ["endpoint", "reason"],
+            "Envelopes received for a client and lost.";
+        TC_REJECTED: COUNTER, Envelopes, "loggregator_traffic_controller_rejected_envelopes_total", ["reason"],
+            "Messages or envelopes from dopplers that could not be understood.";
+        TC_CLIENTS: GAUGE, Connections, "loggregator_traffic_controller_clients", ["endpoint"],
+            "Open client connections.";
+        TC_SLOW_CONSUMERS: COUNTER, Connections, "loggregator_traffic_controller_slow_consumers_total", ["endpoint"],
+            "Clients that were closed because they did not read.";
+        TC_REQUESTS: COUNTER, Count, "loggregator_traffic_controller_requests_total", ["endpoint", "status"],
+            "Requests answered, by endpoint and HTTP status.";
+        TC_DOPPLERS: GAUGE, Connections, "loggregator_traffic_controller_dopplers", ["state"],
+            "Dopplers known, by state: connected, away.";
+    }
+}
+
+/// Every metric of the table.
+pub fn all() -> impl Iterator<Item = &'static MetricDef> {
+    SECTIONS
+        .iter()
+        .flat_map(|section| section.metrics.iter().copied())
+}
+
+/// The reference page.
+#[must_use]
+pub fn markdown() -> String {
+    let mut out = String::from(
+        "# Metrics\n\n\
+         What `GET /metrics` of a component's admin server answers, in Prometheus text form. This page is rendered\n\
+         from the table in `crates/service/src/metrics/names.rs`; a test compares the two.\n",
+    );
+    for section in SECTIONS {
+        let _ = write!(out, "\n## {}\n\n{}\n\n", section.title, section.intro);
+        out.push_str(
+            "| metric | kind | unit | labels | meaning |\n| --- | --- | --- | --- | --- |\n",
+        );
+        for metric in section.metrics {
+            let labels: Vec<String> = metric
+                .labels
+                .iter()
+                .map(|label| format!("`{label}`"))
+                .collect();
+            let labels = if labels.is_empty() {
+                "–".to_owned()
+            } else {
+                labels.join(", ")
+            };
+            let (kind, unit) = (metric.kind.name(), metric.unit.name());
+            let _ = writeln!(
+                out,
+                "| `{}` | {kind} | {unit} | {labels} | {} |",
+                metric.name, metric.help
+            );
+        }
+    }
+    out
+}
