@@ -1,0 +1,164 @@
+//! Which envelopes a person wants to see.
+//!
+//! Conditions of different kinds must all hold; of several of one kind one suffices.
+
+use clap::Args;
+use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+use loggregator_envelope::{EnvelopeRef, Kind, KindSet};
+use regex::bytes::Regex;
+
+/// A kind of envelope, as the command line names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum KindName {
+    /// Log lines.
+    #[value(alias = "logs")]
+    Log,
+    /// Counters.
+    #[value(alias = "counters")]
+    Counter,
+    /// Gauges.
+    #[value(alias = "gauges")]
+    Gauge,
+    /// Timers.
+    #[value(alias = "timers")]
+    Timer,
+    /// Events.
+    #[value(alias = "events")]
+    Event,
+}
+
+impl From<KindName> for Kind {
+    fn from(name: KindName) -> Self {
+        match name {
+            KindName::Log => Self::Log,
+            KindName::Counter => Self::Counter,
+            KindName::Gauge => Self::Gauge,
+            KindName::Timer => Self::Timer,
+            KindName::Event => Self::Event,
+        }
+    }
+}
+
+/// The filter options that `tail` and `firehose` share.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Filters (all must hold; of one option given several times, any)")]
+pub struct FilterArgs {
+    /// Only these kinds of envelope [default: all]
+    #[arg(long, short = 'k', value_name = "KIND", value_enum, value_delimiter = ',')]
+    pub kind: Vec<KindName>,
+    /// Only these instances of a source, for instance `0`
+    #[arg(long, short = 'i', value_name = "ID", value_delimiter = ',')]
+    pub instance: Vec<String>,
+    /// Only these source types; `app` means `APP` and `APP/…`, globs work, case does not matter
+    #[arg(long, short = 't', value_name = "GLOB", value_delimiter = ',', value_parser = source_type_glob)]
+    pub source_type: Vec<GlobMatcher>,
+    /// Only envelopes with this tag; the value may be a glob
+    #[arg(long, value_name = "NAME=GLOB", value_parser = parse_tag)]
+    pub tag: Vec<TagGlob>,
+    /// Only envelopes whose text (log line, event, metric name) matches this regular expression
+    #[arg(long, short = 'e', visible_alias = "grep", value_name = "REGEX")]
+    pub text: Vec<Regex>,
+    /// Not those whose text matches this one
+    #[arg(long, short = 'v', value_name = "REGEX")]
+    pub exclude: Vec<Regex>,
+}
+
+/// A tag that must be there with a value like this.
+#[derive(Debug, Clone)]
+pub struct TagGlob {
+    name: String,
+    value: GlobMatcher,
+}
+
+fn parse_tag(text: &str) -> Result<TagGlob, String> {
+    let (name, value) = text.split_once('=').ok_or("a tag filter has the form NAME=VALUE, for instance app_name=web-*")?;
+    let value = Glob::new(value).map_err(|error| error.to_string())?.compile_matcher();
+    Ok(TagGlob { name: name.to_owned(), value })
+}
+
+fn source_type_glob(text: &str) -> Result<GlobMatcher, globset::Error> {
+    // `app` is what people say for `APP/PROC/WEB`.
+    let pattern = if text.contains(['*', '?', '[', '{']) { text.to_owned() } else { format!("{{{text},{text}/*}}") };
+    GlobBuilder::new(&pattern).case_insensitive(true).build().map(|glob| glob.compile_matcher())
+}
+
+/// Whether a source argument is a pattern and not simply an id.
+pub fn is_glob(source: &str) -> bool {
+    source.contains(['*', '?', '[', '{'])
+}
+
+/// Source ids and globs, compiled.
+///
+/// # Errors
+/// When one is not a valid glob.
+pub fn source_set(patterns: &[String]) -> Result<GlobSet, globset::Error> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        set.add(Glob::new(pattern)?);
+    }
+    set.build()
+}
+
+/// A compiled filter.
+#[derive(Debug)]
+pub struct Filter {
+    kinds: KindSet,
+    sources: Option<GlobSet>,
+    args: FilterArgs,
+}
+
+impl Filter {
+    /// A filter of these conditions; `sources` as the server could not already select them.
+    pub fn new(args: FilterArgs, sources: Option<GlobSet>) -> Self {
+        let kinds = if args.kind.is_empty() {
+            KindSet::ALL
+        } else {
+            args.kind.iter().fold(KindSet::EMPTY, |set, kind| set.union(KindSet::of((*kind).into())))
+        };
+        Self { kinds, sources, args }
+    }
+
+    /// The kinds that can pass; what to ask the server for.
+    pub fn kinds(&self) -> KindSet {
+        self.kinds
+    }
+
+    /// Whether the envelope is wanted. Cheap conditions first.
+    pub fn passes(&self, envelope: &EnvelopeRef<'_>) -> bool {
+        let FilterArgs { instance, source_type, tag, text, exclude, .. } = &self.args;
+        self.kinds.contains(envelope.kind())
+            && self.sources.as_ref().is_none_or(|set| set.is_match(envelope.source_id()))
+            && (instance.is_empty() || instance.iter().any(|wanted| wanted == envelope.instance_id()))
+            && (source_type.is_empty() || {
+                let actual = envelope.tag("source_type").unwrap_or_default();
+                source_type.iter().any(|wanted| wanted.is_match(&*actual))
+            })
+            && tags_match(tag, envelope)
+            && (text.is_empty() || text.iter().any(|wanted| text_matches(wanted, envelope)))
+            && !exclude.iter().any(|unwanted| text_matches(unwanted, envelope))
+    }
+}
+
+/// Tags of one name are alternatives; different names must all match.
+fn tags_match(wanted: &[TagGlob], envelope: &EnvelopeRef<'_>) -> bool {
+    wanted.iter().all(|this| {
+        let actual = envelope.tag(&this.name);
+        wanted
+            .iter()
+            .filter(|other| other.name == this.name)
+            .any(|other| actual.as_ref().is_some_and(|actual| other.value.is_match(&**actual)))
+    })
+}
+
+fn text_matches(regex: &Regex, envelope: &EnvelopeRef<'_>) -> bool {
+    match envelope.kind() {
+        Kind::Log => envelope.log().is_some_and(|log| regex.is_match(log.payload)),
+        Kind::Counter => envelope.counter().is_some_and(|counter| regex.is_match(counter.name.as_bytes())),
+        Kind::Gauge => envelope.gauge().any(|(name, _, _)| regex.is_match(name.as_bytes())),
+        Kind::Timer => envelope.timer().is_some_and(|timer| regex.is_match(timer.name.as_bytes())),
+        Kind::Event => envelope
+            .event()
+            .is_some_and(|event| regex.is_match(event.title.as_bytes()) || regex.is_match(event.body.as_bytes())),
+        Kind::None => false,
+    }
+}
