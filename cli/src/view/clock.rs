@@ -26,13 +26,17 @@ impl LocalTime {
                 .and_then(|when| UtcOffset::local_offset_at(when).ok())
         };
         let now = OffsetDateTime::now_utc().unix_timestamp();
-        Self::sample(now - DAYS * DAY, now + DAYS * DAY, |at| offset_at(at).unwrap_or(UtcOffset::UTC))
+        Self::sample(now - DAYS * DAY, now + DAYS * DAY, |at| {
+            offset_at(at).unwrap_or(UtcOffset::UTC)
+        })
     }
 
     /// Coordinated universal time, for tests and for where a zone would mislead.
     #[cfg(test)]
     pub fn utc() -> Self {
-        Self { periods: vec![(i64::MIN, UtcOffset::UTC)] }
+        Self {
+            periods: vec![(i64::MIN, UtcOffset::UTC)],
+        }
     }
 
     fn sample(from: i64, to: i64, offset_at: impl Fn(i64) -> UtcOffset) -> Self {
@@ -45,7 +49,11 @@ impl LocalTime {
                 let (mut before, mut after) = (day - DAY, day);
                 while after - before > 1 {
                     let middle = before + (after - before) / 2;
-                    if offset_at(middle) == offset { after = middle } else { before = middle }
+                    if offset_at(middle) == offset {
+                        after = middle
+                    } else {
+                        before = middle
+                    }
                 }
                 periods.push((after, offset));
                 last = offset;
@@ -73,7 +81,12 @@ pub struct Stamp {
 impl Stamp {
     /// Stamps in this zone.
     pub fn new(zone: LocalTime) -> Self {
-        Self { zone, second: None, head: Vec::new(), tail: Vec::new() }
+        Self {
+            zone,
+            second: None,
+            head: Vec::new(),
+            tail: Vec::new(),
+        }
     }
 
     /// Appends the time, truncated to hundredths.
@@ -92,7 +105,9 @@ impl Stamp {
     fn turn_to(&mut self, second: i64) {
         let offset = self.zone.offset(second);
         // 64 bits of nanoseconds lie within the years that the type holds.
-        let when = OffsetDateTime::from_unix_timestamp(second).unwrap_or(OffsetDateTime::UNIX_EPOCH).to_offset(offset);
+        let when = OffsetDateTime::from_unix_timestamp(second)
+            .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+            .to_offset(offset);
         let (hours, minutes, _) = offset.as_hms();
         let sign = if offset.is_negative() { '-' } else { '+' };
         self.second = Some(second);
@@ -109,7 +124,12 @@ impl Stamp {
             when.minute(),
             when.second()
         );
-        let _: Result<(), _> = write!(self.tail, "{sign}{:02}{:02}", hours.unsigned_abs(), minutes.unsigned_abs());
+        let _: Result<(), _> = write!(
+            self.tail,
+            "{sign}{:02}{:02}",
+            hours.unsigned_abs(),
+            minutes.unsigned_abs()
+        );
     }
 }
 
@@ -124,12 +144,17 @@ mod tests {
     }
 
     fn zone(hours: i8, minutes: i8) -> LocalTime {
-        LocalTime { periods: vec![(i64::MIN, UtcOffset::from_hms(hours, minutes, 0).unwrap())] }
+        LocalTime {
+            periods: vec![(i64::MIN, UtcOffset::from_hms(hours, minutes, 0).unwrap())],
+        }
     }
 
     #[test]
     fn hundredths_are_cut_not_rounded() {
-        assert_eq!(stamped(LocalTime::utc(), 1_700_000_000_129_999_999), "2023-11-14T22:13:20.12+0000");
+        assert_eq!(
+            stamped(LocalTime::utc(), 1_700_000_000_129_999_999),
+            "2023-11-14T22:13:20.12+0000"
+        );
         assert_eq!(stamped(LocalTime::utc(), 0), "1970-01-01T00:00:00.00+0000");
         assert_eq!(stamped(LocalTime::utc(), -1), "1969-12-31T23:59:59.99+0000");
         assert!(stamped(LocalTime::utc(), i64::MAX).starts_with("2262-04-11T"));
@@ -138,16 +163,29 @@ mod tests {
 
     #[test]
     fn offsets_are_four_digits_with_a_sign() {
-        assert_eq!(stamped(zone(-3, -30), 1_700_000_000_000_000_000), "2023-11-14T18:43:20.00-0330");
-        assert_eq!(stamped(zone(5, 45), 1_700_000_000_000_000_000), "2023-11-15T03:58:20.00+0545");
+        assert_eq!(
+            stamped(zone(-3, -30), 1_700_000_000_000_000_000),
+            "2023-11-14T18:43:20.00-0330"
+        );
+        assert_eq!(
+            stamped(zone(5, 45), 1_700_000_000_000_000_000),
+            "2023-11-15T03:58:20.00+0545"
+        );
     }
 
     #[test]
     fn summer_time_begins_and_ends_at_its_second() {
-        let (summer, winter) = (UtcOffset::from_hms(2, 0, 0).unwrap(), UtcOffset::from_hms(1, 0, 0).unwrap());
+        let (summer, winter) = (
+            UtcOffset::from_hms(2, 0, 0).unwrap(),
+            UtcOffset::from_hms(1, 0, 0).unwrap(),
+        );
         let (begins, ends) = (1_711_846_800, 1_729_990_800); // Europe/Berlin, 2024
         let zone = LocalTime::sample(1_704_067_200, 1_735_689_600, |at| {
-            if (begins..ends).contains(&at) { summer } else { winter }
+            if (begins..ends).contains(&at) {
+                summer
+            } else {
+                winter
+            }
         });
         assert_eq!(zone.periods.len(), 3);
         assert_eq!(zone.offset(begins - 1), winter);
@@ -164,6 +202,9 @@ mod tests {
         let mut out = Vec::new();
         stamp.write(&mut out, 1_700_000_000_990_000_000);
         stamp.write(&mut out, 1_700_000_001_000_000_000);
-        assert_eq!(String::from_utf8(out).unwrap(), "2023-11-14T22:13:20.99+00002023-11-14T22:13:21.00+0000");
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "2023-11-14T22:13:20.99+00002023-11-14T22:13:21.00+0000"
+        );
     }
 }

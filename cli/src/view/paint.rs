@@ -72,7 +72,11 @@ impl Palette {
 
     /// The same, as a string.
     pub fn text(self, paint: Paint, text: &str) -> String {
-        if self.on { format!("{style}{text}{style:#}", style = style(paint)) } else { text.to_owned() }
+        if self.on {
+            format!("{style}{text}{style:#}", style = style(paint))
+        } else {
+            text.to_owned()
+        }
     }
 
     fn start(self, out: &mut Vec<u8>, style: Style) {

@@ -30,7 +30,13 @@ pub struct Text {
 impl Text {
     /// A writer for a terminal or for a pipe.
     pub fn new(stamp: Stamp, palette: Palette, show_source: bool, to_terminal: bool) -> Self {
-        Self { stamp, palette, show_source, to_terminal, header: Vec::new() }
+        Self {
+            stamp,
+            palette,
+            show_source,
+            to_terminal,
+            header: Vec::new(),
+        }
     }
 
     /// Appends the envelope's lines, each with a line feed. Nothing for an envelope without a message.
@@ -40,7 +46,7 @@ impl Text {
             self.write_log(out, log);
         } else if let Some(counter) = envelope.counter() {
             self.begin(out, "COUNTER");
-            put(out, counter.name);
+            self.put_text(out, counter.name.as_bytes());
             if counter.total > 0 {
                 put_fmt(out, format_args!(":{}", counter.total));
             }
@@ -48,7 +54,7 @@ impl Text {
             out.push(b'\n');
         } else if let Some(timer) = envelope.timer() {
             self.begin(out, "TIMER");
-            put(out, timer.name);
+            self.put_text(out, timer.name.as_bytes());
             out.push(b' ');
             write_nanos(out, timer.stop.saturating_sub(timer.start) as f64);
             for tag in ["method", "uri", "status_code"] {
@@ -73,16 +79,16 @@ impl Text {
 
     fn write_gauge(&mut self, out: &mut Vec<u8>, envelope: &EnvelopeRef<'_>) {
         let mut first = true;
-        for (name, unit, value) in envelope.gauge() {
+        for metric in envelope.gauge() {
             if first {
                 self.begin(out, "GAUGE");
             } else {
                 out.extend_from_slice(b", ");
             }
             first = false;
-            self.put_text(out, name.as_bytes());
+            self.put_text(out, metric.name.as_bytes());
             out.push(b':');
-            write_value(out, value, unit);
+            write_value(out, metric.value, metric.unit);
         }
         if !first {
             out.push(b'\n');
@@ -171,7 +177,9 @@ impl Text {
                 '\t' => out.push(b'\t'),
                 '\u{7f}' => put(out, "\u{2421}"),
                 // The control pictures follow the control characters' own order.
-                c if u32::from(c) < 0x20 => put_char(out, char::from_u32(0x2400 + u32::from(c)).unwrap_or('?')),
+                c if u32::from(c) < 0x20 => {
+                    put_char(out, char::from_u32(0x2400 + u32::from(c)).unwrap_or('?'))
+                }
                 // The eight-bit forms of the same controls.
                 c if ('\u{80}'..='\u{9f}').contains(&c) => put_char(out, '\u{fffd}'),
                 c => put_char(out, c),
@@ -200,4 +208,149 @@ fn put_char(out: &mut Vec<u8>, character: char) {
 fn put_fmt(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     let done = out.write_fmt(text);
     debug_assert!(done.is_ok(), "writing to a vector cannot fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::clock::LocalTime;
+    use super::*;
+    use loggregator_client::message::{self, EnvelopeBuilder};
+    use prost::Message as _;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    const AT: i64 = 1_700_000_000_120_000_000;
+
+    fn shown(text: &mut Text, builder: EnvelopeBuilder) -> String {
+        let envelope = builder.source("web-shop", "0").at_nanos(AT).build();
+        shown_as_is(text, &envelope)
+    }
+
+    fn shown_as_is(text: &mut Text, envelope: &loggregator_proto::v2::Envelope) -> String {
+        let bytes = envelope.encode_to_vec();
+        let mut out = Vec::new();
+        text.write(&mut out, &EnvelopeRef::new(&bytes));
+        String::from_utf8(out).unwrap()
+    }
+
+    fn plain() -> Text {
+        Text::new(
+            Stamp::new(LocalTime::utc()),
+            Palette::new(false),
+            false,
+            false,
+        )
+    }
+
+    fn coloured() -> Text {
+        Text::new(Stamp::new(LocalTime::utc()), Palette::new(true), true, true)
+    }
+
+    #[test]
+    fn logs_look_as_the_cf_client_prints_them() {
+        let web = |line: &'static str| message::log(line).source_type("APP/PROC/WEB");
+        assert_eq!(
+            shown(&mut plain(), web("hello")),
+            "   2023-11-14T22:13:20.12+0000 [APP/PROC/WEB/0] OUT hello\n"
+        );
+        assert_eq!(
+            shown(&mut plain(), web("oh").stderr()),
+            "   2023-11-14T22:13:20.12+0000 [APP/PROC/WEB/0] ERR oh\n"
+        );
+    }
+
+    #[test]
+    fn each_line_of_a_payload_has_its_header() {
+        assert_eq!(
+            shown(
+                &mut plain(),
+                message::log("one\ntwo\r\n\nfour\n").source_type("RTR")
+            ),
+            "   2023-11-14T22:13:20.12+0000 [RTR/0] OUT one\n\
+             \x20  2023-11-14T22:13:20.12+0000 [RTR/0] OUT two\n\
+             \x20  2023-11-14T22:13:20.12+0000 [RTR/0] OUT \n\
+             \x20  2023-11-14T22:13:20.12+0000 [RTR/0] OUT four\n"
+        );
+        assert_eq!(
+            shown(&mut plain(), message::log("")),
+            "   2023-11-14T22:13:20.12+0000 [/0] OUT \n"
+        );
+    }
+
+    #[test]
+    fn metrics_are_one_readable_line() {
+        let line = |builder: EnvelopeBuilder| {
+            shown(&mut plain(), builder.source_type("WEB"))
+                ["   2023-11-14T22:13:20.12+0000 ".len()..]
+                .to_owned()
+        };
+        assert_eq!(
+            line(message::counter("hits", 3)),
+            "[WEB/0] COUNTER hits (+3)\n"
+        );
+        assert_eq!(
+            line(message::counter_total("hits", 9)),
+            "[WEB/0] COUNTER hits:9 (+0)\n"
+        );
+        assert_eq!(
+            line(message::gauge([
+                ("cpu", 12.5, "percentage"),
+                ("memory", 3e8, "bytes")
+            ])),
+            "[WEB/0] GAUGE cpu:12.5%, memory:286.1 MiB\n"
+        );
+        let stop = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let http = message::timer("http", stop - Duration::from_millis(23), stop);
+        assert_eq!(
+            line(
+                http.tag("uri", "https://x/y")
+                    .tag("method", "GET")
+                    .tag("status_code", "200")
+            ),
+            "[WEB/0] TIMER http 23.0ms GET https://x/y 200\n"
+        );
+        assert_eq!(
+            line(message::event("deployed", "version 2")),
+            "[WEB/0] EVENT deployed: version 2\n"
+        );
+        assert_eq!(
+            line(message::event("deployed", "")),
+            "[WEB/0] EVENT deployed\n"
+        );
+        assert_eq!(
+            shown_as_is(&mut plain(), &loggregator_proto::v2::Envelope::default()),
+            ""
+        );
+    }
+
+    #[test]
+    fn a_colour_that_begins_ends() {
+        let shown = shown(
+            &mut coloured(),
+            message::log("oh").source_type("APP").stderr(),
+        );
+        assert!(shown.ends_with("\u{1b}[31mERR oh\u{1b}[0m\n"), "{shown:?}");
+        assert!(shown.contains("web-shop\u{1b}[0m [APP/0]"), "{shown:?}");
+    }
+
+    #[test]
+    fn a_terminal_cannot_be_steered_by_a_log_line() {
+        let tail = |line: &'static str| {
+            let shown = shown(&mut coloured(), message::log(line));
+            shown.split_once("OUT ").unwrap().1.to_owned()
+        };
+        assert_eq!(tail("\u{1b}]0;owned\u{7}"), "␛]0;owned␇\n");
+        assert_eq!(tail("\u{1b}[2J"), "␛[2J\n");
+        assert_eq!(tail("\u{9b}31m"), "\u{fffd}31m\n");
+        assert_eq!(tail("\u{1b}[1;32mgreen"), "\u{1b}[1;32mgreen\u{1b}[0m\n");
+        assert_eq!(tail("tab\tümlaut"), "tab\tümlaut\n");
+    }
+
+    #[test]
+    fn a_pipe_gets_the_bytes_as_they_came() {
+        let bytes: &[u8] = b"\xff\x1b[2J\x00";
+        let envelope = message::log(bytes).build().encode_to_vec();
+        let mut out = Vec::new();
+        plain().write(&mut out, &EnvelopeRef::new(&envelope));
+        assert!(out.ends_with(b"OUT \xff\x1b[2J\x00\n"), "{out:?}");
+    }
 }

@@ -51,7 +51,12 @@ pub fn write_nanos(out: &mut Vec<u8>, nanos: f64) {
     } else if abs < 60e9 {
         write!(out, "{:.2}s", nanos / 1e9)
     } else {
-        write!(out, "{:.0}m{:02.0}s", (nanos / 60e9).trunc(), (abs / 1e9).trunc() % 60.0)
+        write!(
+            out,
+            "{:.0}m{:02.0}s",
+            (nanos / 60e9).trunc(),
+            (abs / 1e9).trunc() % 60.0
+        )
     };
     debug_assert!(done.is_ok(), "writing to a vector cannot fail");
 }
@@ -62,7 +67,11 @@ fn trimmed(value: f64, digits: usize) -> String {
         return format!("{value:?}");
     }
     let text = format!("{value:.digits$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
 }
 
 /// `1234567` as `1,234,567`.
@@ -80,7 +89,11 @@ pub fn thousands(number: u64) -> String {
 
 /// `1 line`, `2 lines`.
 pub fn count(number: u64, thing: &str) -> String {
-    format!("{} {thing}{}", thousands(number), if number == 1 { "" } else { "s" })
+    format!(
+        "{} {thing}{}",
+        thousands(number),
+        if number == 1 { "" } else { "s" }
+    )
 }
 
 #[cfg(test)]
