@@ -1,0 +1,422 @@
+//! One server stream per doppler, merged into one: the common part of all subscriptions.
+//!
+//! There is no queue and no task in between. The merged stream polls the calls of the dopplers in turn; while nobody
+//! polls it, nothing is read, the HTTP/2 windows of its calls fill up, and the dopplers see a slow reader and count what
+//! they drop for it. What is buffered on this side is therefore bounded by the stream window per doppler
+//! ([`ClientSettings::stream_window`](loggregator_net::grpc::ClientSettings)). Neighbours on the same connection are not
+//! held up, because the connection window is the sum of all stream windows.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use loggregator_net::grpc::{Code, Messages, Status};
+use tokio::sync::watch;
+use tokio::time::Sleep;
+
+use crate::set::{DopplerSet, Peer, Peers};
+
+/// How a subscription behaves when a doppler fails it.
+#[derive(Debug, Clone)]
+pub struct Retry {
+    /// How long to wait before subscribing again after the first, second, … failure in a row; the last one is for all
+    /// further failures. Each is varied by ±20 %. This is for calls that fail on a connection that stands; connections
+    /// have their own backoff.
+    pub ladder: Vec<Duration>,
+    /// A call that lived for so long, or delivered something, starts the ladder again.
+    pub healthy_after: Duration,
+}
+
+impl Default for Retry {
+    /// 1 ms, 10 ms, 100 ms, 1 s, 5 s; healthy after 10 s.
+    fn default() -> Retry {
+        let ladder = [1, 10, 100, 1000, 5000].map(Duration::from_millis).to_vec();
+        Retry {
+            ladder,
+            healthy_after: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What a merged stream has seen so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StreamStats {
+    /// Messages received, of all dopplers.
+    pub batches: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Dopplers in the set now.
+    pub dopplers: usize,
+    /// Dopplers whose call is open now.
+    pub open: usize,
+    /// Calls that ended and were or will be made again.
+    pub reconnects: u64,
+    /// How the latest of them ended.
+    pub last_error: Option<String>,
+}
+
+/// What was received and never read, told when a stream is closed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// Messages.
+    pub batches: u64,
+    /// Records (envelopes) in them.
+    pub envelopes: u64,
+    /// Bytes of the messages.
+    pub bytes: u64,
+}
+
+/// A message and where it came from.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// The message as it was received.
+    pub bytes: Bytes,
+    /// Address of the doppler.
+    pub doppler: Arc<str>,
+}
+
+type Opening = Pin<Box<dyn Future<Output = Result<Messages, Status>> + Send>>;
+type SetChange = Pin<Box<dyn Future<Output = Option<watch::Receiver<Peers>>> + Send>>;
+
+enum State {
+    Opening(Opening),
+    Open(Messages),
+    Waiting(Pin<Box<Sleep>>),
+}
+
+struct Call {
+    peer: Arc<Peer>,
+    path: &'static str,
+    state: State,
+    opened: Instant,
+    /// Failures since the last healthy call.
+    failures: usize,
+}
+
+/// The merged stream. Never ends by itself as long as the set exists.
+pub(crate) struct Merge {
+    request: Bytes,
+    path: &'static str,
+    /// Used with a doppler that does not know `path`.
+    fallback: Option<&'static str>,
+    retry: Retry,
+    /// Kept alive for its task.
+    set: DopplerSet,
+    change: SetChange,
+    calls: Vec<Call>,
+    /// Whose turn it is.
+    turn: usize,
+    batches: u64,
+    bytes: u64,
+    reconnects: u64,
+    last_error: Option<Status>,
+}
+
+impl Merge {
+    pub(crate) fn new(
+        set: &DopplerSet,
+        path: &'static str,
+        fallback: Option<&'static str>,
+        request: Bytes,
+        retry: Retry,
+    ) -> Merge {
+        let mut peers = set.watch();
+        let first = peers.borrow_and_update().clone();
+        let mut merge = Merge {
+            request,
+            path,
+            fallback,
+            retry,
+            set: set.clone(),
+            change: next_change(peers),
+            calls: Vec::new(),
+            turn: 0,
+            batches: 0,
+            bytes: 0,
+            reconnects: 0,
+            last_error: None,
+        };
+        merge.follow(&first);
+        merge
+    }
+
+    pub(crate) fn stats(&self) -> StreamStats {
+        StreamStats {
+            batches: self.batches,
+            bytes: self.bytes,
+            dopplers: self.set.peers().len(),
+            open: self
+                .calls
+                .iter()
+                .filter(|call| matches!(call.state, State::Open(_)))
+                .count(),
+            reconnects: self.reconnects,
+            last_error: self.last_error.as_ref().map(Status::to_string),
+        }
+    }
+
+    /// The next message of any doppler.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Batch>> {
+        if !self.poll_set(cx) {
+            return Poll::Ready(None);
+        }
+        let mut i = 0;
+        while i < self.calls.len() {
+            let at = (self.turn + i) % self.calls.len();
+            match self.poll_call(at, cx) {
+                Poll::Ready(Some(bytes)) => {
+                    self.turn = at + 1;
+                    self.batches += 1;
+                    self.bytes += bytes.len() as u64;
+                    return Poll::Ready(Some(Batch {
+                        bytes,
+                        doppler: Arc::clone(self.calls[at].peer.addr()),
+                    }));
+                }
+                Poll::Ready(None) => {
+                    // It left the set and its last call has ended. The others move up; look at all of them again.
+                    self.calls.remove(at);
+                    i = 0;
+                }
+                Poll::Pending => i += 1,
+            }
+        }
+        Poll::Pending
+    }
+
+    /// As [`poll_next`](Merge::poll_next), for a caller that has a moment to await it.
+    pub(crate) async fn next(&mut self) -> Option<Batch> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Waits until the calls to `count` dopplers are open, or to all if there are fewer. A message that arrives while
+    /// waiting stays where it is.
+    pub(crate) fn poll_open(&mut self, count: usize, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.poll_set(cx) {
+            return Poll::Ready(());
+        }
+        for at in 0..self.calls.len() {
+            // Anything but a change of state means waiting, or a doppler that left.
+            while !matches!(self.calls[at].state, State::Open(_))
+                && matches!(self.step(at, cx), Poll::Ready(None))
+            {}
+        }
+        let open = self
+            .calls
+            .iter()
+            .filter(|call| matches!(call.state, State::Open(_)))
+            .count();
+        if open >= count.min(self.calls.len()).max(1) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Counts and throws away what has arrived and was not read.
+    pub(crate) fn close(mut self) -> Unread {
+        let mut unread = Unread::default();
+        for call in &mut self.calls {
+            if let State::Open(messages) = &mut call.state {
+                while let Some(Ok(bytes)) = messages.try_next_buffered() {
+                    unread.batches += 1;
+                    unread.envelopes += records(&bytes).count() as u64;
+                    unread.bytes += bytes.len() as u64;
+                }
+            }
+        }
+        unread
+    }
+
+    /// Takes note of changes of the set; false when the set is gone.
+    fn poll_set(&mut self, cx: &mut Context<'_>) -> bool {
+        while let Poll::Ready(change) = self.change.as_mut().poll(cx) {
+            let Some(mut peers) = change else {
+                return false;
+            };
+            let now = peers.borrow_and_update().clone();
+            self.change = next_change(peers);
+            self.follow(&now);
+        }
+        true
+    }
+
+    fn follow(&mut self, peers: &Peers) {
+        for peer in peers.iter() {
+            if !self.calls.iter().any(|call| Arc::ptr_eq(&call.peer, peer)) {
+                let opening = open(peer, self.path, &self.request);
+                self.calls.push(Call {
+                    peer: Arc::clone(peer),
+                    path: self.path,
+                    state: State::Opening(opening),
+                    opened: Instant::now(),
+                    failures: 0,
+                });
+            }
+        }
+        // A doppler that left is read until its call ends, but not called again.
+        self.calls.retain(|call| {
+            !call.peer.left().is_cancelled() || matches!(call.state, State::Open(_))
+        });
+    }
+
+    /// Ready with `None`: this doppler is done for good.
+    fn poll_call(&mut self, at: usize, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            if let Some(result) = ready!(self.step(at, cx)) {
+                match result {
+                    Ok(bytes) => return Poll::Ready(Some(bytes)),
+                    Err(()) => return Poll::Ready(None),
+                }
+            }
+        }
+    }
+
+    /// Moves one call one state on. Ready with `None` when the state changed.
+    fn step(&mut self, at: usize, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ()>>> {
+        let call = &mut self.calls[at];
+        let ended = match &mut call.state {
+            State::Waiting(sleep) => {
+                ready!(sleep.as_mut().poll(cx));
+                call.state = State::Opening(open(&call.peer, call.path, &self.request));
+                return Poll::Ready(None);
+            }
+            State::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
+                Ok(messages) => {
+                    call.opened = Instant::now();
+                    call.state = State::Open(messages);
+                    return Poll::Ready(None);
+                }
+                Err(status) => status,
+            },
+            State::Open(messages) => match ready!(messages.poll_next(cx)) {
+                Some(Ok(bytes)) => {
+                    call.failures = 0;
+                    return Poll::Ready(Some(Ok(bytes)));
+                }
+                Some(Err(status)) => status,
+                None => Status::ok(),
+            },
+        };
+        if call.peer.left().is_cancelled() {
+            return Poll::Ready(Some(Err(())));
+        }
+        self.again(at, ended);
+        Poll::Ready(None)
+    }
+
+    /// A call has ended with this status: it waits and is made again.
+    fn again(&mut self, at: usize, ended: Status) {
+        let call = &mut self.calls[at];
+        let mut delay = Duration::ZERO;
+        if let (Code::Unimplemented, Some(fallback)) = (ended.code, self.fallback)
+            && call.path != fallback
+        {
+            call.path = fallback;
+        } else {
+            if matches!(call.state, State::Open(_))
+                && call.opened.elapsed() >= self.retry.healthy_after
+            {
+                call.failures = 0;
+            }
+            let last = self.retry.ladder.len().saturating_sub(1);
+            delay = self
+                .retry
+                .ladder
+                .get(call.failures.min(last))
+                .copied()
+                .unwrap_or_default();
+            call.failures += 1;
+        }
+        tracing::debug!(doppler = %call.peer.addr(), status = %ended, ?delay, "the call ended; it is made again");
+        let delay = delay.mul_f64(0.8 + 0.4 * fastrand::f64());
+        call.state = State::Waiting(Box::pin(tokio::time::sleep(delay)));
+        self.reconnects += 1;
+        self.last_error = Some(ended);
+    }
+}
+
+fn open(peer: &Arc<Peer>, path: &'static str, request: &Bytes) -> Opening {
+    let (channel, request) = (peer.channel().clone(), request.clone());
+    Box::pin(async move {
+        channel.ready().await?;
+        channel.server_stream(path, request).await
+    })
+}
+
+fn next_change(mut peers: watch::Receiver<Peers>) -> SetChange {
+    Box::pin(async move { peers.changed().await.ok().map(|()| peers) })
+}
+
+/// The payloads of repeated length-delimited records of field 1: how `EnvelopeBatch`, `BatchResponse` and `Response` all
+/// look. Ends early where the bytes break that form.
+pub(crate) fn records(bytes: &Bytes) -> Records {
+    Records {
+        bytes: bytes.clone(),
+    }
+}
+
+/// See [`records`].
+#[derive(Debug, Clone)]
+pub struct Records {
+    bytes: Bytes,
+}
+
+impl Iterator for Records {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.bytes.first() != Some(&0x0a) {
+            return None;
+        }
+        let mut rest = self.bytes.slice(1..);
+        let len = prost::encoding::decode_varint(&mut rest)
+            .ok()
+            .and_then(|len| usize::try_from(len).ok())?;
+        if len > rest.len() {
+            self.bytes.clear();
+            return None;
+        }
+        let record = rest.split_to(len);
+        self.bytes = rest;
+        Some(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use loggregator_proto::plumbing::{BatchResponse, Response};
+    use prost::Message as _;
+
+    #[test]
+    fn records_of_batches_and_of_single_responses() {
+        let batch = BatchResponse {
+            payload: vec![
+                Bytes::from_static(b"a"),
+                Bytes::new(),
+                Bytes::from(vec![7; 300]),
+            ],
+        };
+        let found: Vec<Bytes> = records(&batch.encode_to_vec().into()).collect();
+        assert_eq!(found, batch.payload);
+        let one = Response {
+            payload: Bytes::from_static(b"one"),
+        };
+        assert_eq!(
+            records(&one.encode_to_vec().into()).collect::<Vec<_>>(),
+            [one.payload]
+        );
+        for broken in [
+            b"\x0a\x05ab".as_ref(),
+            b"\x12\x00",
+            b"\x0a",
+            b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+        ] {
+            assert_eq!(records(&Bytes::copy_from_slice(broken)).count(), 0);
+        }
+    }
+}
