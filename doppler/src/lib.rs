@@ -1,1 +1,3 @@
 //! The router: ingress, log, subscriptions, egress.
+
+pub mod router;

@@ -69,6 +69,11 @@ impl Frame {
         }
     }
 
+    /// The bytes, their index, and the v1 form if there is one.
+    pub fn into_parts(self) -> (Bytes, Index, Option<V1Frame>) {
+        (self.bytes, self.index, self.v1.into_inner())
+    }
+
     /// All records: an `EnvelopeBatch`.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
