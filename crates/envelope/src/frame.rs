@@ -4,7 +4,7 @@ use std::{ops::Range, sync::OnceLock};
 
 use bytes::Bytes;
 
-use crate::{Entry, EnvelopeRef, Index, ScanError, select::FrameBuilder, v1::V1Frame};
+use crate::{Entry, EnvelopeRef, Fault, Index, ScanError, select::FrameBuilder, v1::V1Frame};
 
 /// Immutable bytes of an `EnvelopeBatch` whose entries tile it exactly, with their index.
 ///
@@ -41,7 +41,12 @@ impl Frame {
         }
         let mut builder = FrameBuilder::new();
         for entry in scan.index.entries() {
-            builder.push_entry(&batch, entry);
+            // It fits: it is a part of a batch that did.
+            let fault = |_| ScanError {
+                offset: entry.record().start,
+                kind: Fault::TooLarge,
+            };
+            builder.push_entry(&batch, entry).map_err(fault)?;
         }
         let (bytes, index) = builder.finish();
         Ok(Parsed {

@@ -4,7 +4,7 @@
 //! nothing here decodes a batch into values. [`scan()`] goes over the bytes once, checks them, and notes for every
 //! envelope where it lies, its source id, and its [`Kind`]; bytes and index together are a [`Frame`]. Whoever wants to
 //! know more of one envelope reads it through [`EnvelopeRef`]; whoever wants another frame of the same envelopes joins
-//! records ([`select`]) or edits them where they lie (`splice`). Old readers get the [`v1`] form, made once for
+//! records ([`select`]) or edits them where they lie ([`splice`]). Old readers get the [`v1`] form, made once for
 //! all of them, and people get `json`.
 //!
 //! The rules of the bytes are those of protobuf as the Go runtime applies them: the last occurrence of a field counts,
@@ -14,8 +14,10 @@ mod frame;
 mod hash;
 mod index;
 mod kind;
+mod number;
 mod scan;
 pub mod select;
+pub mod splice;
 pub mod v1;
 mod view;
 mod wire;

@@ -74,17 +74,15 @@ pub fn scan(batch: &[u8]) -> Result<Scan, ScanError> {
     })
 }
 
-/// Checks one envelope without its header; returns its entry as if it were a record that begins at `start` with
-/// the shortest header.
-pub(crate) fn entry_of_body(body: &[u8], start: u32) -> Result<Entry, Fault> {
+/// Checks one envelope without its header; returns the entry of a frame that holds nothing else.
+pub(crate) fn entry_of_body(body: &[u8]) -> Result<Entry, Fault> {
     let head = 1 + wire::varint_len(body.len() as u64);
-    let fits = u32::try_from(head + body.len()).is_ok_and(|len| len.checked_add(start).is_some());
-    if !fits {
+    if u32::try_from(head + body.len()).is_err() {
         return Err(Fault::TooLarge);
     }
     let seen = envelope(body, 0)?;
     let entry = seen.entry(&(0..body.len()), 0, body, SourceHasher::get());
-    Ok(entry.grown(head as u8, 0, 0, entry.flags()).at(start))
+    Ok(entry.grown(head as u8, 0, 0, entry.flags()))
 }
 
 /// How many records there are, and whether nothing else is between them.

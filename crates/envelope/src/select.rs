@@ -39,6 +39,8 @@ impl From<Fault> for PushError {
 pub struct FrameBuilder {
     bytes: BytesMut,
     entries: Vec<Entry>,
+    /// Memory for the edit at hand.
+    pub(crate) scratch: Vec<u8>,
 }
 
 impl FrameBuilder {
@@ -82,11 +84,8 @@ impl FrameBuilder {
     /// # Errors
     /// When it is malformed or the frame is full; the frame is then as before.
     pub fn push_envelope(&mut self, body: &[u8]) -> Result<(), PushError> {
-        let entry = entry_of_body(body, self.start()?)?;
-        self.put_head(body.len());
-        self.bytes.put_slice(body);
-        self.entries.push(entry);
-        Ok(())
+        let entry = entry_of_body(body)?;
+        self.push_parts([body, &[], &[]], |start, _| entry.at(start))
     }
 
     /// Adds one envelope that is a value.
@@ -98,37 +97,43 @@ impl FrameBuilder {
     }
 
     /// Adds an envelope of another frame. `bytes` are that frame's and `entry` is of its index; nothing is scanned
-    /// again. Returns whether there was room and the entry lies in the bytes.
-    pub fn push_entry(&mut self, bytes: &[u8], entry: &Entry) -> bool {
-        let Some(body) = bytes.get(entry.body()) else {
-            return false;
-        };
-        let head = 1 + varint_len(body.len() as u64);
-        let Ok(start) = self.start() else {
-            return false;
-        };
-        if u32::try_from(start as usize + head + body.len()).is_err() {
-            return false;
+    /// again.
+    ///
+    /// # Errors
+    /// When the frame is full; it is then as before.
+    pub fn push_entry(&mut self, bytes: &[u8], entry: &Entry) -> Result<(), PushError> {
+        let body = bytes.get(entry.body()).unwrap_or_default();
+        self.push_parts([body, &[], &[]], |start, head| {
+            entry.at(start).grown(head, 0, 0, entry.flags())
+        })
+    }
+
+    /// Adds a record whose body is these parts; `entry` makes its entry from where the record begins and how long
+    /// its header is.
+    pub(crate) fn push_parts(
+        &mut self,
+        parts: [&[u8]; 3],
+        entry: impl FnOnce(u32, u8) -> Entry,
+    ) -> Result<(), PushError> {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let head = 1 + varint_len(len as u64);
+        let start = self.bytes.len();
+        if u32::try_from(start + head + len).is_err() {
+            return Err(PushError::Full);
         }
-        self.put_head(body.len());
-        self.bytes.put_slice(body);
-        self.entries
-            .push(entry.at(start).grown(head as u8, 0, 0, entry.flags()));
-        true
-    }
-
-    fn start(&self) -> Result<u32, PushError> {
-        u32::try_from(self.bytes.len()).map_err(|_| PushError::Full)
-    }
-
-    fn put_head(&mut self, mut len: usize) {
-        self.bytes.reserve(11 + len);
+        self.bytes.reserve(head + len);
         self.bytes.put_u8(0x0a);
-        while len >= 0x80 {
-            self.bytes.put_u8(len as u8 | 0x80);
-            len >>= 7;
+        let mut rest = len;
+        while rest >= 0x80 {
+            self.bytes.put_u8(rest as u8 | 0x80);
+            rest >>= 7;
         }
-        self.bytes.put_u8(len as u8);
+        self.bytes.put_u8(rest as u8);
+        for part in parts {
+            self.bytes.put_slice(part);
+        }
+        self.entries.push(entry(start as u32, head as u8));
+        Ok(())
     }
 
     /// The collected frame; [`Frame::from_parts`](crate::Frame::from_parts) takes both.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    Kind,
+    Kind, number,
     wire::{Field, Fields, Value},
 };
 
@@ -84,24 +84,29 @@ pub enum TagValue<'a> {
 }
 
 impl<'a> TagValue<'a> {
-    /// The value as the v1 protocol writes it: decimals with exactly six digits after the point, nothing for nothing.
+    /// The value as v1 has it: decimals with exactly six digits after the point, no value as empty text.
     pub fn to_v1_text(self) -> Cow<'a, str> {
+        self.to_text(number::six_digits)
+    }
+
+    /// The value as agents copy it into `tags`: decimals in the shortest form without an exponent, no value as empty
+    /// text.
+    pub fn to_plain_text(self) -> Cow<'a, str> {
+        self.to_text(number::plain)
+    }
+
+    /// The value as reverse log proxies move it into `tags`: decimals in the shortest form, with an exponent when
+    /// very big or small.
+    pub fn to_short_text(self) -> Cow<'a, str> {
+        self.to_text(number::short)
+    }
+
+    fn to_text(self, decimal: fn(f64) -> String) -> Cow<'a, str> {
         match self {
             TagValue::Unset => Cow::Borrowed(""),
             TagValue::Text(text) => Cow::Borrowed(text),
             TagValue::Integer(number) => Cow::Owned(number.to_string()),
-            TagValue::Decimal(f64::INFINITY) => Cow::Borrowed("+Inf"),
-            TagValue::Decimal(f64::NEG_INFINITY) => Cow::Borrowed("-Inf"),
-            TagValue::Decimal(number) if number.is_nan() => Cow::Borrowed("NaN"),
-            TagValue::Decimal(number) => Cow::Owned(format!("{number:.6}")),
-        }
-    }
-
-    /// The value as agents and reverse log proxies write it: decimals in the shortest form without an exponent.
-    pub fn to_v2_text(self) -> Cow<'a, str> {
-        match self {
-            TagValue::Decimal(number) if number.is_finite() => Cow::Owned(number.to_string()),
-            other => other.to_v1_text(),
+            TagValue::Decimal(number) => Cow::Owned(decimal(number)),
         }
     }
 }
@@ -335,7 +340,7 @@ fn pair(entry: &[u8]) -> (&str, &str) {
     (key, value)
 }
 
-fn deprecated(entry: &[u8]) -> (&str, TagValue<'_>) {
+pub(crate) fn deprecated(entry: &[u8]) -> (&str, TagValue<'_>) {
     let (mut key, mut value) = ("", TagValue::Unset);
     for field in Fields::new(entry) {
         match (field.number, field.value) {
@@ -358,7 +363,7 @@ fn deprecated(entry: &[u8]) -> (&str, TagValue<'_>) {
     (key, value)
 }
 
-fn metric(entry: &[u8]) -> MetricRef<'_> {
+pub(crate) fn metric(entry: &[u8]) -> MetricRef<'_> {
     let mut metric = MetricRef {
         name: "",
         unit: "",
