@@ -57,6 +57,8 @@ pub const EXIT_FAULT: u8 = 70;
 /// Exit code after a drain that was cut short: something buffered was lost (`EX_TEMPFAIL`).
 pub const EXIT_DRAIN_CUT: u8 = 75;
 
+/// Time that every stage has to end, even when the ones before it used up the deadline.
+const LEAST_TIME: Duration = Duration::from_millis(250);
 /// How long aborted tasks have to drop what they hold before the drain goes on without them.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
 
@@ -301,7 +303,8 @@ impl Lifecycle {
     }
 
     /// Drains: the stages one after the other, then this lifecycle's own tasks. What has not ended after `deadline`
-    /// (or when [`Lifecycle::cut`] is cancelled before) is aborted and named in the report.
+    /// (or when [`Lifecycle::cut`] is cancelled before) is aborted and named in the report. A stage whose turn comes
+    /// only then still has a quarter of a second.
     pub async fn shutdown(&self, deadline: Duration) -> DrainReport {
         let started = Instant::now();
         let unfinished = self.drain_all(started + deadline).await;
@@ -423,13 +426,20 @@ impl Lifecycle {
     }
 
     async fn drain_own(&self, until: Instant) -> Vec<String> {
+        let told = Instant::now();
         self.inner.stop.cancel();
         self.inner.tracker.close();
+        let time_is_up = async {
+            tokio::select! {
+                () = self.inner.cut.cancelled() => {}
+                () = tokio::time::sleep_until(until) => {}
+            }
+            tokio::time::sleep_until(told + LEAST_TIME).await;
+        };
         let finished = tokio::select! {
             biased;
             () = self.inner.tracker.wait() => true,
-            () = self.inner.cut.cancelled() => false,
-            () = tokio::time::sleep_until(until) => false,
+            () = time_is_up => false,
         };
         let unfinished = if finished {
             Vec::new()

@@ -92,21 +92,18 @@ pub fn init(config: &Config) -> Result<Guard, Error> {
     let (filter, handle) = reload::Layer::new(parse_filter(&config.filter)?);
     let (queue, guard) = writer::start(std::io::stderr()).map_err(Error::Thread)?;
     let rate = Arc::new(RateLimit::new(config.burst, config.window));
-    let lines = fmt::layer()
-        .with_writer(queue.clone())
-        .event_format(format::Lines::new(config.format, Arc::clone(&rate)))
-        .with_ansi(matches!(config.format, Format::Text { color: true }))
-        .with_filter(rate::Admit(Arc::clone(&rate)));
     tracing_subscriber::registry()
         .with(filter)
-        .with(lines)
+        .with(lines(config, queue.clone(), Arc::clone(&rate)))
         .try_init()
         .map_err(Error::AlreadySet)?;
-    let _ = CONTROL.set(Control {
-        filter: handle,
-        rate,
-        queue,
-    });
+    CONTROL
+        .set(Control {
+            filter: handle,
+            rate,
+            queue,
+        })
+        .ok();
     Ok(guard)
 }
 
@@ -146,6 +143,22 @@ impl Control {
     pub fn dropped(&self) -> u64 {
         self.queue.dropped()
     }
+}
+
+/// The layer that formats, limits and writes.
+fn lines<S>(
+    config: &Config,
+    queue: writer::Queue,
+    rate: Arc<RateLimit>,
+) -> impl tracing_subscriber::Layer<S>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    fmt::layer()
+        .with_writer(queue)
+        .event_format(format::Lines::new(config.format, Arc::clone(&rate)))
+        .with_ansi(matches!(config.format, Format::Text { color: true }))
+        .with_filter(rate::Admit(rate))
 }
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, Error> {

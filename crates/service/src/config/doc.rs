@@ -9,9 +9,9 @@ use super::Setting;
 pub fn help(settings: &[Setting]) -> String {
     let mut out = String::new();
     for setting in settings {
-        let _ = writeln!(out, "  {}{}", setting.name, note(setting));
+        writeln!(out, "  {}{}", setting.name, note(setting)).ok();
         for line in wrap(setting.help, 72) {
-            let _ = writeln!(out, "        {line}");
+            writeln!(out, "        {line}").ok();
         }
     }
     out
@@ -22,7 +22,7 @@ pub fn help(settings: &[Setting]) -> String {
 pub fn markdown(title: &str, intro: &str, settings: &[Setting]) -> String {
     let mut out = format!("## {title}\n\n");
     if !intro.is_empty() {
-        let _ = write!(out, "{intro}\n\n");
+        write!(out, "{intro}\n\n").ok();
     }
     out.push_str("| variable | default | meaning |\n| --- | --- | --- |\n");
     for setting in settings {
@@ -32,7 +32,7 @@ pub fn markdown(title: &str, intro: &str, settings: &[Setting]) -> String {
             (false, None) => "–".to_owned(),
         };
         let help = setting.help.replace('|', "\\|");
-        let _ = writeln!(out, "| `{}` | {default} | {help} |", setting.name);
+        writeln!(out, "| `{}` | {default} | {help} |", setting.name).ok();
     }
     out
 }

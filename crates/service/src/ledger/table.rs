@@ -153,15 +153,16 @@ fn losses(out: &mut String, subscription: &Subscription) {
     });
     for (n, loser) in losers.iter().take(LOSERS).enumerate() {
         let separator = if n == 0 { " of " } else { ", " };
-        let _ = write!(
+        write!(
             text,
             "{separator}{} ({})",
             cell(&loser.source_id),
             loser.dropped
-        );
+        )
+        .ok();
     }
     if losers.len() > LOSERS {
-        let _ = write!(text, ", {} more sources", losers.len() - LOSERS);
+        write!(text, ", {} more sources", losers.len() - LOSERS).ok();
     }
     line(out, format_args!("{text}"));
 }
@@ -216,7 +217,7 @@ fn clean(text: &str) -> String {
 
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing to a String cannot fail.
-    let _ = writeln!(out, "{text}");
+    writeln!(out, "{text}").ok();
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<(Queue, Guar
         .name("log writer".to_owned())
         .spawn(move || {
             write_lines(out, &queued, &told);
-            let _ = finished.send(());
+            finished.send(()).ok();
         })?;
     Ok((
         Queue {
@@ -72,16 +72,17 @@ fn write_lines(mut out: impl Write, queued: &Receiver<Entry>, dropped: &AtomicU6
         let lost = dropped.load(Ordering::Relaxed);
         if lost > told {
             // Standard error that cannot be written to has nowhere to report to.
-            let _ = writeln!(
+            writeln!(
                 out,
                 "{} log lines were lost: standard error was not read",
                 lost - told
-            );
+            )
+            .ok();
             told = lost;
         }
-        let _ = out.write_all(&line);
+        out.write_all(&line).ok();
     }
-    let _ = out.flush();
+    out.flush().ok();
 }
 
 impl Queue {

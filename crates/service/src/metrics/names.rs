@@ -187,7 +187,7 @@ pub fn markdown() -> String {
          from the table in `crates/service/src/metrics/names.rs`; a test compares the two.\n",
     );
     for section in SECTIONS {
-        let _ = write!(out, "\n## {}\n\n{}\n\n", section.title, section.intro);
+        write!(out, "\n## {}\n\n{}\n\n", section.title, section.intro).ok();
         out.push_str(
             "| metric | kind | unit | labels | meaning |\n| --- | --- | --- | --- | --- |\n",
         );
@@ -203,11 +203,12 @@ pub fn markdown() -> String {
                 labels.join(", ")
             };
             let (kind, unit) = (metric.kind.name(), metric.unit.name());
-            let _ = writeln!(
+            writeln!(
                 out,
                 "| `{}` | {kind} | {unit} | {labels} | {} |",
                 metric.name, metric.help
-            );
+            )
+            .ok();
         }
     }
     out
