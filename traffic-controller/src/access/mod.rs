@@ -1,0 +1,62 @@
+//! Who may read what.
+//!
+//! [`Access`] is asked before a request is looked at any further. Two implementations are here: [`Open`], which lets
+//! everybody in, and [`TokenFile`], which knows tokens from a file. The answers they can give are those that a check
+//! against UAA and the Cloud Controller gives, so that such a check fits in without a change elsewhere.
+
+mod credentials;
+mod token_file;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+pub use credentials::Credentials;
+pub(crate) use credentials::{Plus, unescape};
+pub use token_file::{TokenFile, TokenFileError};
+
+/// Why somebody may not read what they asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// The request carries no token.
+    #[error("authorization not provided")]
+    NoToken,
+    /// The token is unknown, expired, or does not allow it, or whoever judges it could not be asked about an admin.
+    #[error("invalid authorization")]
+    Refused,
+    /// The name in the path cannot be an application's, by the rules of whoever judges it.
+    #[error("not an application id")]
+    NotAnAppId,
+    /// The token is good, but for this holder the application does not exist.
+    #[error("no such application for this token")]
+    NotFound,
+    /// Whoever judges an application's token could not be asked.
+    #[error("authorization could not be checked: {0}")]
+    Unavailable(String),
+}
+
+/// What [`Access`] answers, when it has an answer.
+pub type Verdict<'a> = Pin<Box<dyn Future<Output = Result<(), Denied>> + Send + 'a>>;
+
+/// Decides who may read what. Asked once per connection attempt; nothing is cached by the caller.
+pub trait Access: fmt::Debug + Send + Sync + 'static {
+    /// May the bearer read the firehose, that is everything?
+    fn firehose<'a>(&'a self, who: &'a Credentials) -> Verdict<'a>;
+
+    /// May the bearer read the stream of this application?
+    fn app_stream<'a>(&'a self, app_id: &'a str, who: &'a Credentials) -> Verdict<'a>;
+}
+
+/// No access control: everybody may read everything, whatever the application's id looks like.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Open;
+
+impl Access for Open {
+    fn firehose<'a>(&'a self, _: &'a Credentials) -> Verdict<'a> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn app_stream<'a>(&'a self, _: &'a str, _: &'a Credentials) -> Verdict<'a> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}

@@ -1,0 +1,290 @@
+//! What became of every envelope: the ledger of the traffic controller.
+//!
+//! An envelope counts as *received* when its batch was taken from a doppler's stream, as *delivered* when its last byte was
+//! taken by the client's connection, and as *dropped*, with the reason for which the connection ended, when it was received
+//! and never delivered. While a connection is open nothing is dropped here: a client that falls behind stops the reading
+//! from the dopplers, and they count what they let go.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use loggregator_service::ledger::{Ingress, Report, Source, Subscription};
+use parking_lot::Mutex;
+
+/// Which of the two kinds of stream a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    /// `/firehose/{subscription-id}`.
+    Firehose,
+    /// `/apps/{app-id}/stream`.
+    AppStream,
+}
+
+/// Sums over the life of the process, and what is open now.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) ingress: AtomicU64,
+    pub(crate) firehose_egress: AtomicU64,
+    pub(crate) stream_egress: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+    pub(crate) malformed_batches: AtomicU64,
+    pub(crate) slow_consumers: AtomicU64,
+    pub(crate) keep_alive_expired: AtomicU64,
+    pub(crate) firehoses: AtomicU64,
+    pub(crate) app_streams: AtomicU64,
+    pub(crate) denied: AtomicU64,
+    pub(crate) refused_full: AtomicU64,
+    pub(crate) bad_handshakes: AtomicU64,
+}
+
+impl Totals {
+    /// A client was found not to read.
+    pub(crate) fn slow_consumer(&self) {
+        self.slow_consumers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client did not answer a ping.
+    pub(crate) fn keep_alive_expired(&self) {
+        self.keep_alive_expired.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn egress(&self, endpoint: Endpoint) -> &AtomicU64 {
+        match endpoint {
+            Endpoint::Firehose => &self.firehose_egress,
+            Endpoint::AppStream => &self.stream_egress,
+        }
+    }
+
+    fn open(&self, endpoint: Endpoint) -> &AtomicU64 {
+        match endpoint {
+            Endpoint::Firehose => &self.firehoses,
+            Endpoint::AppStream => &self.app_streams,
+        }
+    }
+}
+
+/// Who a subscription is, for the ledger.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    /// The subscription id, or the application's id.
+    pub(crate) id: String,
+    /// The client's address.
+    pub(crate) peer: String,
+    /// What it asked for.
+    pub(crate) selector: String,
+    /// Where it asked.
+    pub(crate) endpoint: Endpoint,
+}
+
+/// The account of one open subscription. Written by its relay, once per batch; dropping it closes the account.
+#[derive(Debug)]
+pub(crate) struct Account {
+    key: u64,
+    identity: Identity,
+    counts: Arc<Counts>,
+    accounts: Arc<Accounts>,
+    reason: &'static str,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    received: AtomicU64,
+    delivered: AtomicU64,
+}
+
+impl Account {
+    /// Envelopes came from a doppler.
+    pub(crate) fn received(&self, envelopes: u64) {
+        self.counts.received.fetch_add(envelopes, Ordering::Relaxed);
+        self.accounts.totals.ingress.fetch_add(envelopes, Ordering::Relaxed);
+    }
+
+    /// Envelopes went to the client.
+    pub(crate) fn delivered(&self, envelopes: u64) {
+        self.counts.delivered.fetch_add(envelopes, Ordering::Relaxed);
+        self.accounts.totals.egress(self.identity.endpoint).fetch_add(envelopes, Ordering::Relaxed);
+    }
+
+    /// A batch was not a well-formed message.
+    pub(crate) fn malformed_batch(&self) {
+        self.accounts.totals.malformed_batches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Why what is not delivered at the end was not.
+    pub(crate) fn set_reason(&mut self, reason: &'static str) {
+        self.reason = reason;
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub(crate) fn totals(&self) -> &Totals {
+        &self.accounts.totals
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let mut line = line(&self.identity, &self.counts, false);
+        if line.pending > 0 {
+            self.accounts.totals.dropped.fetch_add(line.pending, Ordering::Relaxed);
+            line.dropped.insert(self.reason.to_owned(), line.pending);
+            line.pending = 0;
+        }
+        self.accounts.totals.open(self.identity.endpoint).fetch_sub(1, Ordering::Relaxed);
+        self.accounts.book.lock().close(self.key, line);
+    }
+}
+
+/// All accounts of the process.
+#[derive(Debug)]
+pub(crate) struct Accounts {
+    instance: String,
+    pub(crate) totals: Totals,
+    book: Mutex<Book>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    next: u64,
+    open: HashMap<u64, (Identity, Arc<Counts>)>,
+    /// The latest that were closed, newest last.
+    closed: VecDeque<Subscription>,
+    closed_kept: usize,
+    /// The sum of those that are not kept one by one any more.
+    older: Option<Subscription>,
+}
+
+impl Book {
+    fn close(&mut self, key: u64, line: Subscription) {
+        self.open.remove(&key);
+        self.closed.push_back(line);
+        while self.closed.len() > self.closed_kept {
+            let Some(line) = self.closed.pop_front() else { break };
+            let sum = self.older.get_or_insert_with(|| Subscription {
+                id: "(earlier)".to_owned(),
+                api: API.to_owned(),
+                ..Subscription::default()
+            });
+            sum.received += line.received;
+            sum.delivered += line.delivered;
+            for (reason, envelopes) in line.dropped {
+                *sum.dropped.entry(reason).or_default() += envelopes;
+            }
+        }
+    }
+}
+
+const API: &str = "websocket";
+
+impl Accounts {
+    /// Accounts of the process that listens at `instance`; of the closed ones, the last `closed_kept` stay listed one by
+    /// one and the others as their sum.
+    pub(crate) fn new(instance: String, closed_kept: usize) -> Arc<Self> {
+        let book = Mutex::new(Book { closed_kept, ..Book::default() });
+        Arc::new(Self { instance, totals: Totals::default(), book })
+    }
+
+    /// Opens an account.
+    pub(crate) fn open(self: &Arc<Self>, identity: Identity) -> Account {
+        let counts = Arc::new(Counts::default());
+        let mut book = self.book.lock();
+        let key = book.next;
+        book.next += 1;
+        book.open.insert(key, (identity.clone(), Arc::clone(&counts)));
+        self.totals.open(identity.endpoint).fetch_add(1, Ordering::Relaxed);
+        Account { key, identity, counts, accounts: Arc::clone(self), reason: "shutdown" }
+    }
+}
+
+fn line(identity: &Identity, counts: &Counts, open: bool) -> Subscription {
+    // Read in this order an envelope that moves meanwhile shows as pending, never as lost.
+    let delivered = counts.delivered.load(Ordering::Acquire);
+    let received = counts.received.load(Ordering::Acquire);
+    Subscription {
+        id: identity.id.clone(),
+        peer: identity.peer.clone(),
+        selector: identity.selector.clone(),
+        api: API.to_owned(),
+        open,
+        received,
+        delivered,
+        pending: received.saturating_sub(delivered),
+        ..Subscription::default()
+    }
+}
+
+impl Source for Accounts {
+    fn report(&self) -> Report {
+        let (mut subscriptions, open) = {
+            let book = self.book.lock();
+            let closed: Vec<_> = book.older.iter().chain(&book.closed).cloned().collect();
+            let open: BTreeMap<_, _> =
+                book.open.iter().map(|(key, (identity, counts))| (*key, line(identity, counts, true))).collect();
+            (closed, open)
+        };
+        subscriptions.extend(open.into_values());
+        let received = subscriptions.iter().map(|line| line.received).sum();
+        let mut rejected = BTreeMap::new();
+        let malformed = self.totals.malformed_batches.load(Ordering::Relaxed);
+        if malformed > 0 {
+            rejected.insert("malformed batch".to_owned(), malformed);
+        }
+        Report {
+            component: "traffic-controller".to_owned(),
+            instance: self.instance.clone(),
+            ingress: Ingress { received, accepted: received, rejected, ..Ingress::default() },
+            subscriptions,
+            ..Report::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(id: &str) -> Identity {
+        Identity { id: id.to_owned(), peer: "peer".to_owned(), selector: "firehose".to_owned(), endpoint: Endpoint::Firehose }
+    }
+
+    #[test]
+    fn what_is_open_is_pending_and_what_is_closed_was_dropped() {
+        let accounts = Accounts::new("addr".to_owned(), 10);
+        let mut account = accounts.open(identity("s"));
+        account.received(10);
+        account.delivered(7);
+        let report = accounts.report();
+        let line = &report.subscriptions[0];
+        assert!(line.open && line.balanced());
+        assert_eq!((line.received, line.delivered, line.pending), (10, 7, 3));
+        assert_eq!(report.ingress.received, 10);
+        assert_eq!(accounts.totals.firehoses.load(Ordering::Relaxed), 1);
+
+        account.set_reason("slow_consumer");
+        drop(account);
+        let line = &accounts.report().subscriptions[0];
+        assert!(!line.open && line.balanced());
+        assert_eq!((line.pending, line.dropped.get("slow_consumer")), (0, Some(&3)));
+        assert_eq!(accounts.totals.firehoses.load(Ordering::Relaxed), 0);
+        assert_eq!(accounts.totals.dropped.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn old_accounts_become_a_sum_and_nothing_is_forgotten() {
+        let accounts = Accounts::new("addr".to_owned(), 2);
+        for i in 0..5 {
+            let account = accounts.open(identity(&i.to_string()));
+            account.received(10);
+            account.delivered(i);
+        }
+        let report = accounts.report();
+        let ids: Vec<_> = report.subscriptions.iter().map(|line| line.id.as_str()).collect();
+        assert_eq!(ids, ["(earlier)", "3", "4"]);
+        assert!(report.subscriptions.iter().all(Subscription::balanced));
+        assert_eq!(report.ingress.received, 50);
+        assert_eq!(report.subscriptions.iter().map(|line| line.delivered).sum::<u64>(), 10);
+    }
+}

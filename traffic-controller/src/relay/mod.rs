@@ -1,0 +1,540 @@
+//! One client: envelopes from the dopplers' merged stream into its WebSocket.
+//!
+//! A relay is a single future that is polled whenever its client, its dopplers or its clock have something to say; it
+//! owns no thread, no queue and no timer beyond one. A batch is taken from the dopplers only when the previous one went to
+//! the connection, so a client that does not read holds a bounded number of bytes here and costs nobody else anything.
+//! Payloads are shared slices of the batch they came in; everything that is at hand goes out in one flush.
+
+mod keepalive;
+mod line;
+mod tally;
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, Sleep};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::{Error as WsError, ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tracing::warn;
+
+use crate::accounts::Account;
+use crate::records::Records;
+use crate::upstream::Batches;
+use keepalive::{Duty, KeepAlive};
+use line::Metered;
+pub(crate) use line::Written;
+use tally::Tally;
+
+/// The reason text of a close for a client that does not answer pings.
+const KEEP_ALIVE_REASON: &str = "Client did not respond to ping before keep-alive timeout expired.";
+
+/// Steps that one poll takes before it lets others run.
+const STEPS_PER_POLL: usize = 32;
+
+/// Bytes that may be unflushed before no further batch is taken.
+const FLUSH_AT: u64 = 256 << 10;
+
+/// Bytes that are taken from the transport when a subscription ends, to account for what the dopplers handed over already.
+const BYTES_AT_END: usize = 4 << 20;
+
+/// Times and sizes of a client's connection.
+#[derive(Debug, Clone)]
+pub struct Timing {
+    /// From a pong to the next ping.
+    pub ping_interval: Duration,
+    /// From a ping to the latest moment for its pong; then the client is closed with 1008.
+    pub pong_deadline: Duration,
+    /// A connection that takes no byte for this long is a slow consumer: counted, reported, fed no more.
+    pub slow_after: Duration,
+    /// A connection that takes no byte for this long is dropped.
+    pub drop_after: Duration,
+    /// How long the closing handshake may take.
+    pub close_within: Duration,
+    /// How long a client may take, when the process stops, for what was already received for it.
+    pub drain_within: Duration,
+    /// Bytes that are collected before they are written to the connection.
+    pub write_buffer: usize,
+    /// The largest payload of one envelope; it is the dopplers' largest message.
+    pub max_payload: usize,
+    /// The largest message of a client. Clients have nothing to say, so this only bounds memory.
+    pub max_client_message: usize,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            ping_interval: Duration::from_secs(15),
+            pong_deadline: Duration::from_secs(30),
+            slow_after: Duration::from_secs(5),
+            drop_after: Duration::from_secs(6),
+            close_within: Duration::from_secs(1),
+            drain_within: Duration::from_secs(3),
+            write_buffer: 64 << 10,
+            max_payload: 10 << 20,
+            max_client_message: 64 << 10,
+        }
+    }
+}
+
+/// How a client's connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The client closed, or its connection broke.
+    Client,
+    /// The client sent what is no WebSocket frame.
+    Protocol,
+    /// The client sent a message that is larger than allowed.
+    TooBig,
+    /// No pong in time.
+    KeepAlive,
+    /// No byte taken in time.
+    SlowConsumer,
+    /// The dopplers' stream is over.
+    Upstream,
+    /// The process stops.
+    Stopped,
+}
+
+impl End {
+    /// The reason under which undelivered envelopes are booked.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Client => "client_disconnected",
+            Self::Protocol => "protocol_error",
+            Self::TooBig => "client_message_too_big",
+            Self::KeepAlive => "keep_alive_expired",
+            Self::SlowConsumer => "slow_consumer",
+            Self::Upstream => "upstream_ended",
+            Self::Stopped => "shutdown",
+        }
+    }
+
+    /// The close frame that tells the client.
+    fn close_frame(self) -> CloseFrame {
+        let (code, reason) = match self {
+            Self::KeepAlive => (CloseCode::Policy, KEEP_ALIVE_REASON),
+            Self::Protocol => (CloseCode::Protocol, ""),
+            Self::TooBig => (CloseCode::Size, ""),
+            Self::Stopped => (CloseCode::Away, ""),
+            Self::Client | Self::SlowConsumer | Self::Upstream => (CloseCode::Normal, ""),
+        };
+        CloseFrame { code, reason: reason.into() }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// Envelopes flow.
+    Relaying,
+    /// No new envelopes; what was received goes out until `by`, then the close frame.
+    Finishing { why: End, by: Instant },
+    /// The close frame of either side was sent or queued; the rest of the handshake may take until `by`.
+    Closing { why: End, by: Instant },
+}
+
+/// The state of the write side after a turn.
+enum Line {
+    /// Nothing to write.
+    Idle,
+    /// The connection takes no more for now.
+    Blocked,
+    /// There is more to do at once.
+    More,
+}
+
+/// What the clock says.
+enum Clock {
+    /// Something was due and done.
+    Changed,
+    /// Nothing is due before this time.
+    WakeAt(Instant),
+}
+
+/// One client's relay; see the module's text.
+pub(crate) struct Relay<IO> {
+    socket: WebSocketStream<Metered<IO>>,
+    /// Whether the socket can still be read; after an error or the end it cannot.
+    readable: bool,
+    /// The client's close frame came.
+    peer_closed: bool,
+    /// The closing handshake is complete.
+    clean: bool,
+    /// Bytes that the kernel took, below encryption.
+    wire: Written,
+    batches: Option<Box<dyn Batches>>,
+    /// Batches that were taken when the dopplers were left and still are to be delivered.
+    left: VecDeque<Bytes>,
+    records: Records,
+    /// A malformed batch was logged.
+    warned: bool,
+    tally: Tally,
+    /// Something was given to the socket and not flushed.
+    dirty: bool,
+    /// Since when, and at which count of bytes, the connection takes nothing.
+    stall: Option<(Instant, u64)>,
+    keep_alive: KeepAlive,
+    alarm: Pin<Box<Sleep>>,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    phase: Phase,
+    timing: Timing,
+    on_slow: Option<Box<dyn FnOnce() + Send>>,
+    // The last field: it closes the account when everything else is settled.
+    account: Account,
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
+    /// Takes over an upgraded connection.
+    pub(crate) async fn new(
+        io: IO,
+        wire: Written,
+        batches: Box<dyn Batches>,
+        account: Account,
+        timing: Timing,
+        stop: CancellationToken,
+        on_slow: Box<dyn FnOnce() + Send>,
+    ) -> Self {
+        // A payload is only given to the socket when its buffer was emptied up to `write_buffer`, so that with the
+        // headers of that payload and of control frames the buffer cannot pass its limit.
+        let limit = timing.write_buffer.saturating_add(timing.max_payload).saturating_add(4096);
+        let config = WebSocketConfig::default()
+            .read_buffer_size(1024)
+            .write_buffer_size(timing.write_buffer)
+            .max_write_buffer_size(limit)
+            .max_message_size(Some(timing.max_client_message))
+            .max_frame_size(Some(timing.max_client_message));
+        let accepted = Written::default();
+        let io = Metered::new(io, accepted.clone());
+        let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+        let now = Instant::now();
+        Self {
+            socket,
+            readable: true,
+            peer_closed: false,
+            clean: false,
+            wire,
+            batches: Some(batches),
+            left: VecDeque::new(),
+            records: Records::default(),
+            warned: false,
+            tally: Tally::new(accepted),
+            dirty: false,
+            stall: None,
+            keep_alive: KeepAlive::new(now, timing.ping_interval, timing.pong_deadline),
+            alarm: Box::pin(tokio::time::sleep_until(now)),
+            stop: Box::pin(stop.cancelled_owned()),
+            phase: Phase::Relaying,
+            timing,
+            on_slow: Some(on_slow),
+            account,
+        }
+    }
+
+    /// Relays until either side ends it, and closes the account.
+    pub(crate) async fn run(mut self) -> End {
+        let end = std::future::poll_fn(|cx| self.poll(cx)).await;
+        self.settle(end);
+        if self.clean {
+            // Both sides said goodbye: end the transport properly too. Whoever does not listen is dropped.
+            let shutdown = self.socket.get_mut().shutdown();
+            drop(tokio::time::timeout(self.timing.close_within, shutdown).await);
+        }
+        end
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        match self.steps(cx) {
+            Ok(()) => Poll::Pending,
+            Err(end) => Poll::Ready(end),
+        }
+    }
+
+    /// Goes on until there is nothing to do (`Ok`) or the connection is over (`Err`).
+    fn steps(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        for _ in 0..STEPS_PER_POLL {
+            let now = Instant::now();
+            self.read(cx, now)?;
+            if matches!(self.phase, Phase::Relaying) && self.stop.as_mut().poll(cx).is_ready() {
+                self.left = self.leave_upstream();
+                self.phase = Phase::Finishing { why: End::Stopped, by: now + self.timing.drain_within };
+            }
+            let line = self.write(cx, now)?;
+            self.note_stall(now, &line);
+            match (line, self.check_clock(now)?) {
+                (Line::More, _) | (_, Clock::Changed) => {}
+                (_, Clock::WakeAt(at)) => {
+                    if self.alarm.deadline() != at {
+                        self.alarm.as_mut().reset(at);
+                    }
+                    if self.alarm.as_mut().poll(cx).is_pending() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// Listens to the client: pongs, pings, the close frame. Data frames are ignored.
+    fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
+        for _ in 0..STEPS_PER_POLL {
+            if !self.readable {
+                return Ok(());
+            }
+            match self.socket.poll_next_unpin(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(None) => return Err(self.why()),
+                Poll::Ready(Some(Ok(Message::Pong(_)))) => self.keep_alive.ponged(now),
+                Poll::Ready(Some(Ok(Message::Ping(payload)))) => {
+                    // The WebSocket queues the answer itself.
+                    self.tally.control(payload.len());
+                    self.dirty = true;
+                }
+                Poll::Ready(Some(Ok(Message::Close(_)))) => {
+                    self.give_up_data();
+                    self.peer_closed = true;
+                    self.dirty = true;
+                    self.phase = Phase::Closing { why: self.why(), by: now + self.timing.close_within };
+                }
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(error))) => {
+                    self.readable = false;
+                    match (error, self.phase) {
+                        (WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake), _) => return Err(self.why()),
+                        (WsError::Capacity(_), Phase::Relaying) => self.finish(End::TooBig, now),
+                        (WsError::Protocol(_) | WsError::Utf8(_), Phase::Relaying) => self.finish(End::Protocol, now),
+                        _ => return Err(self.why()),
+                    }
+                }
+            }
+        }
+        // The client floods us: the rest is for the next turn.
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// Gives the connection what there is to give, and flushes when there is no more at hand.
+    fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Line, End> {
+        match self.phase {
+            Phase::Relaying => {
+                if self.keep_alive.duty(now) == Duty::Ping {
+                    if !self.ready(cx)? {
+                        return Ok(Line::Blocked);
+                    }
+                    self.give(Message::Ping(Bytes::new()))?;
+                    self.tally.control(0);
+                    self.keep_alive.pinged(now);
+                }
+                if !self.feed(cx)? {
+                    return Ok(Line::Blocked);
+                }
+                let full = self.tally.unflushed() >= FLUSH_AT;
+                if !full && self.fetch(cx, now) {
+                    return Ok(Line::More);
+                }
+                match self.flush(cx)? {
+                    Line::Idle if full => Ok(Line::More),
+                    line => Ok(line),
+                }
+            }
+            Phase::Finishing { why, .. } => {
+                if !self.feed(cx)? {
+                    return Ok(Line::Blocked);
+                }
+                if let Some(batch) = self.left.pop_front() {
+                    self.load(batch);
+                    return Ok(Line::More);
+                }
+                // Not before all went out: a close frame behind data that nobody takes would help nobody.
+                let Line::Idle = self.flush(cx)? else { return Ok(Line::Blocked) };
+                if !self.ready(cx)? {
+                    return Ok(Line::Blocked);
+                }
+                self.give(Message::Close(Some(why.close_frame())))?;
+                self.phase = Phase::Closing { why, by: now + self.timing.close_within };
+                Ok(Line::More)
+            }
+            Phase::Closing { why, .. } => match self.flush(cx)? {
+                Line::Idle if self.peer_closed || !self.readable => {
+                    self.clean = true;
+                    Err(why)
+                }
+                line => Ok(line),
+            },
+        }
+    }
+
+    /// Takes the next batch if one is at hand; `false` when there is none yet.
+    fn fetch(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let Some(batches) = &mut self.batches else { return false };
+        match batches.poll_batch(cx) {
+            Poll::Pending => false,
+            Poll::Ready(Some(batch)) => {
+                self.load(batch);
+                true
+            }
+            Poll::Ready(None) => {
+                self.finish(End::Upstream, now);
+                true
+            }
+        }
+    }
+
+    fn load(&mut self, batch: Bytes) {
+        let envelopes = self.records.load(batch).unwrap_or_else(|error| {
+            self.account.malformed_batch();
+            if !std::mem::replace(&mut self.warned, true) {
+                warn!(%error, peer = %self.account.identity().peer, "a doppler sent a malformed batch, its rest is left out");
+            }
+            self.records.remaining()
+        });
+        self.account.received(envelopes as u64);
+    }
+
+    /// Gives the socket what is left of the current batch; `false` when it takes no more for now.
+    fn feed(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        while self.records.remaining() > 0 {
+            if !self.ready(cx)? {
+                return Ok(false);
+            }
+            if let Some(payload) = self.records.take() {
+                self.tally.data(payload.len());
+                self.give(Message::Binary(payload))?;
+            }
+        }
+        self.records.clear();
+        Ok(true)
+    }
+
+    fn ready(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        match self.socket.poll_ready_unpin(cx) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(())) => Ok(true),
+            Poll::Ready(Err(_)) => Err(self.why()),
+        }
+    }
+
+    fn give(&mut self, message: Message) -> Result<(), End> {
+        self.dirty = true;
+        self.socket.start_send_unpin(message).map_err(|_| self.why())
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>) -> Result<Line, End> {
+        if !self.dirty {
+            return Ok(Line::Idle);
+        }
+        match self.socket.poll_flush_unpin(cx) {
+            Poll::Pending => Ok(Line::Blocked),
+            Poll::Ready(Ok(())) => {
+                self.dirty = false;
+                match self.tally.flushed() {
+                    0 => {}
+                    envelopes => self.account.delivered(envelopes),
+                }
+                Ok(Line::Idle)
+            }
+            Poll::Ready(Err(_)) => Err(self.why()),
+        }
+    }
+
+    /// Remembers since when the connection takes nothing.
+    fn note_stall(&mut self, now: Instant, line: &Line) {
+        let bytes = self.wire.bytes();
+        match (line, self.stall) {
+            (Line::Idle | Line::More, _) => self.stall = None,
+            (Line::Blocked, Some((_, then))) if then == bytes => {}
+            (Line::Blocked, _) => self.stall = Some((now, bytes)),
+        }
+    }
+
+    /// Does what is due, and says when to look again.
+    fn check_clock(&mut self, now: Instant) -> Result<Clock, End> {
+        match self.phase {
+            Phase::Finishing { why, by } | Phase::Closing { why, by } => {
+                if now < by { Ok(Clock::WakeAt(by)) } else { Err(why) }
+            }
+            Phase::Relaying => {
+                let slow_at = self.stall.map(|(since, _)| since + self.timing.slow_after);
+                if slow_at.is_some_and(|at| at <= now) {
+                    self.account.totals().slow_consumer();
+                    if let Some(report) = self.on_slow.take() {
+                        report();
+                    }
+                    self.give_up_data();
+                    let left = self.timing.drop_after.saturating_sub(self.timing.slow_after);
+                    self.phase = Phase::Finishing { why: End::SlowConsumer, by: now + left };
+                    return Ok(Clock::Changed);
+                }
+                let ping_or_pong = match self.keep_alive.duty(now) {
+                    Duty::Wait(at) => Some(at),
+                    // It goes out as soon as the connection takes it.
+                    Duty::Ping => None,
+                    Duty::Expired => {
+                        self.account.totals().keep_alive_expired();
+                        self.finish(End::KeepAlive, now);
+                        return Ok(Clock::Changed);
+                    }
+                };
+                let next = ping_or_pong.into_iter().chain(slow_at).min();
+                Ok(Clock::WakeAt(next.unwrap_or(now + self.timing.slow_after)))
+            }
+        }
+    }
+
+    /// No new data; a close frame behind what the socket already has.
+    fn finish(&mut self, why: End, now: Instant) {
+        self.give_up_data();
+        self.phase = Phase::Finishing { why, by: now + self.timing.close_within };
+    }
+
+    /// Leaves the dopplers and lets go of what is not with the socket yet. All of it stays counted as received.
+    fn give_up_data(&mut self) {
+        let left = self.leave_upstream();
+        self.left.extend(left);
+        while let Some(batch) = self.left.pop_front() {
+            self.load(batch);
+        }
+        self.records.clear();
+    }
+
+    /// Cancels the subscription, but not without what the dopplers handed over already and count as delivered.
+    fn leave_upstream(&mut self) -> VecDeque<Bytes> {
+        let mut left = VecDeque::new();
+        let Some(mut batches) = self.batches.take() else { return left };
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut bytes = 0;
+        while bytes < BYTES_AT_END {
+            let Poll::Ready(Some(batch)) = batches.poll_batch(&mut cx) else { break };
+            bytes += batch.len() + 64;
+            left.push_back(batch);
+        }
+        left
+    }
+
+    /// Why the connection ends if it ends now by itself.
+    fn why(&self) -> End {
+        match self.phase {
+            Phase::Relaying => End::Client,
+            Phase::Finishing { why, .. } | Phase::Closing { why, .. } => why,
+        }
+    }
+
+    /// Books what became of the envelopes that were under way.
+    fn settle(&mut self, end: End) {
+        self.give_up_data();
+        match self.tally.went_out() {
+            0 => {}
+            envelopes => self.account.delivered(envelopes),
+        }
+        self.account.set_reason(end.reason());
+    }
+}
