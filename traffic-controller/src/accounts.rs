@@ -12,55 +12,58 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use loggregator_service::ledger::{Ingress, Report, Source, Subscription};
 use parking_lot::Mutex;
 
+use crate::relay::End;
+
+/// The reason under which batches are refused that are not well-formed messages. Each counts as one envelope.
+const MALFORMED: &str = "malformed_batch";
+
+/// The `api` of every subscription here.
+const API: &str = "websocket";
+
 /// Which of the two kinds of stream a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     /// `/firehose/{subscription-id}`.
     Firehose,
     /// `/apps/{app-id}/stream`.
-    AppStream,
+    Stream,
 }
 
-/// Sums over the life of the process, and what is open now.
+impl Endpoint {
+    pub(crate) const ALL: [Self; 2] = [Self::Firehose, Self::Stream];
+
+    /// As in the labels and tags of metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Firehose => "firehose",
+            Self::Stream => "stream",
+        }
+    }
+}
+
+/// Sums of one endpoint over the life of the process.
+#[derive(Debug, Default)]
+pub(crate) struct Sums {
+    pub(crate) egress: AtomicU64,
+    pub(crate) egress_bytes: AtomicU64,
+    pub(crate) dropped: [AtomicU64; End::ALL.len()],
+    pub(crate) ended: [AtomicU64; End::ALL.len()],
+    pub(crate) slow_consumers: AtomicU64,
+    /// Clients that are connected now.
+    pub(crate) clients: AtomicU64,
+}
+
+/// Sums over the life of the process.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) ingress: AtomicU64,
-    pub(crate) firehose_egress: AtomicU64,
-    pub(crate) stream_egress: AtomicU64,
-    pub(crate) dropped: AtomicU64,
     pub(crate) malformed_batches: AtomicU64,
-    pub(crate) slow_consumers: AtomicU64,
-    pub(crate) keep_alive_expired: AtomicU64,
-    pub(crate) firehoses: AtomicU64,
-    pub(crate) app_streams: AtomicU64,
-    pub(crate) denied: AtomicU64,
-    pub(crate) refused_full: AtomicU64,
-    pub(crate) bad_handshakes: AtomicU64,
+    endpoints: [Sums; 2],
 }
 
 impl Totals {
-    /// A client was found not to read.
-    pub(crate) fn slow_consumer(&self) {
-        self.slow_consumers.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A client did not answer a ping.
-    pub(crate) fn keep_alive_expired(&self) {
-        self.keep_alive_expired.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn egress(&self, endpoint: Endpoint) -> &AtomicU64 {
-        match endpoint {
-            Endpoint::Firehose => &self.firehose_egress,
-            Endpoint::AppStream => &self.stream_egress,
-        }
-    }
-
-    fn open(&self, endpoint: Endpoint) -> &AtomicU64 {
-        match endpoint {
-            Endpoint::Firehose => &self.firehoses,
-            Endpoint::AppStream => &self.app_streams,
-        }
+    pub(crate) fn of(&self, endpoint: Endpoint) -> &Sums {
+        &self.endpoints[endpoint as usize]
     }
 }
 
@@ -84,7 +87,7 @@ pub(crate) struct Account {
     identity: Identity,
     counts: Arc<Counts>,
     accounts: Arc<Accounts>,
-    reason: &'static str,
+    end: End,
 }
 
 #[derive(Debug, Default)]
@@ -96,14 +99,16 @@ struct Counts {
 impl Account {
     /// Envelopes came from a doppler.
     pub(crate) fn received(&self, envelopes: u64) {
-        self.counts.received.fetch_add(envelopes, Ordering::Relaxed);
+        self.counts.received.fetch_add(envelopes, Ordering::Release);
         self.accounts.totals.ingress.fetch_add(envelopes, Ordering::Relaxed);
     }
 
     /// Envelopes went to the client.
-    pub(crate) fn delivered(&self, envelopes: u64) {
-        self.counts.delivered.fetch_add(envelopes, Ordering::Relaxed);
-        self.accounts.totals.egress(self.identity.endpoint).fetch_add(envelopes, Ordering::Relaxed);
+    pub(crate) fn delivered(&self, envelopes: u64, bytes: u64) {
+        self.counts.delivered.fetch_add(envelopes, Ordering::Release);
+        let sums = self.sums();
+        sums.egress.fetch_add(envelopes, Ordering::Relaxed);
+        sums.egress_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// A batch was not a well-formed message.
@@ -111,29 +116,36 @@ impl Account {
         self.accounts.totals.malformed_batches.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Why what is not delivered at the end was not.
-    pub(crate) fn set_reason(&mut self, reason: &'static str) {
-        self.reason = reason;
+    /// The client was found not to read.
+    pub(crate) fn slow_consumer(&self) {
+        self.sums().slow_consumers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How the connection ended: the reason for what is not delivered.
+    pub(crate) fn ended(&mut self, end: End) {
+        self.end = end;
     }
 
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    pub(crate) fn totals(&self) -> &Totals {
-        &self.accounts.totals
+    fn sums(&self) -> &Sums {
+        self.accounts.totals.of(self.identity.endpoint)
     }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
         let mut line = line(&self.identity, &self.counts, false);
+        let sums = self.sums();
         if line.pending > 0 {
-            self.accounts.totals.dropped.fetch_add(line.pending, Ordering::Relaxed);
-            line.dropped.insert(self.reason.to_owned(), line.pending);
+            sums.dropped[self.end as usize].fetch_add(line.pending, Ordering::Relaxed);
+            line.dropped.insert(self.end.name().to_owned(), line.pending);
             line.pending = 0;
         }
-        self.accounts.totals.open(self.identity.endpoint).fetch_sub(1, Ordering::Relaxed);
+        sums.ended[self.end as usize].fetch_add(1, Ordering::Relaxed);
+        sums.clients.fetch_sub(1, Ordering::Relaxed);
         self.accounts.book.lock().close(self.key, line);
     }
 }
@@ -177,8 +189,6 @@ impl Book {
     }
 }
 
-const API: &str = "websocket";
-
 impl Accounts {
     /// Accounts of the process that listens at `instance`; of the closed ones, the last `closed_kept` stay listed one by
     /// one and the others as their sum.
@@ -194,8 +204,8 @@ impl Accounts {
         let key = book.next;
         book.next += 1;
         book.open.insert(key, (identity.clone(), Arc::clone(&counts)));
-        self.totals.open(identity.endpoint).fetch_add(1, Ordering::Relaxed);
-        Account { key, identity, counts, accounts: Arc::clone(self), reason: "shutdown" }
+        self.totals.of(identity.endpoint).clients.fetch_add(1, Ordering::Relaxed);
+        Account { key, identity, counts, accounts: Arc::clone(self), end: End::Stopped }
     }
 }
 
@@ -226,16 +236,13 @@ impl Source for Accounts {
             (closed, open)
         };
         subscriptions.extend(open.into_values());
-        let received = subscriptions.iter().map(|line| line.received).sum();
-        let mut rejected = BTreeMap::new();
+        let accepted = subscriptions.iter().map(|line| line.received).sum::<u64>();
         let malformed = self.totals.malformed_batches.load(Ordering::Relaxed);
-        if malformed > 0 {
-            rejected.insert("malformed batch".to_owned(), malformed);
-        }
+        let rejected = (malformed > 0).then(|| (MALFORMED.to_owned(), malformed)).into_iter().collect();
         Report {
             component: "traffic-controller".to_owned(),
             instance: self.instance.clone(),
-            ingress: Ingress { received, accepted: received, rejected, ..Ingress::default() },
+            ingress: Ingress { received: accepted + malformed, accepted, rejected, ..Ingress::default() },
             subscriptions,
             ..Report::default()
         }
@@ -254,22 +261,25 @@ mod tests {
     fn what_is_open_is_pending_and_what_is_closed_was_dropped() {
         let accounts = Accounts::new("addr".to_owned(), 10);
         let mut account = accounts.open(identity("s"));
+        let clients = || accounts.totals.of(Endpoint::Firehose).clients.load(Ordering::Relaxed);
         account.received(10);
-        account.delivered(7);
+        account.delivered(7, 700);
+        account.malformed_batch();
         let report = accounts.report();
         let line = &report.subscriptions[0];
-        assert!(line.open && line.balanced());
+        assert!(line.open && report.balanced());
         assert_eq!((line.received, line.delivered, line.pending), (10, 7, 3));
-        assert_eq!(report.ingress.received, 10);
-        assert_eq!(accounts.totals.firehoses.load(Ordering::Relaxed), 1);
+        assert_eq!((report.ingress.received, report.ingress.accepted), (11, 10));
+        assert_eq!(clients(), 1);
 
-        account.set_reason("slow_consumer");
+        account.ended(End::SlowConsumer);
         drop(account);
         let line = &accounts.report().subscriptions[0];
         assert!(!line.open && line.balanced());
         assert_eq!((line.pending, line.dropped.get("slow_consumer")), (0, Some(&3)));
-        assert_eq!(accounts.totals.firehoses.load(Ordering::Relaxed), 0);
-        assert_eq!(accounts.totals.dropped.load(Ordering::Relaxed), 3);
+        assert_eq!(clients(), 0);
+        let sums = accounts.totals.of(Endpoint::Firehose);
+        assert_eq!(sums.dropped[End::SlowConsumer as usize].load(Ordering::Relaxed), 3);
     }
 
     #[test]
@@ -278,12 +288,12 @@ mod tests {
         for i in 0..5 {
             let account = accounts.open(identity(&i.to_string()));
             account.received(10);
-            account.delivered(i);
+            account.delivered(i, 0);
         }
         let report = accounts.report();
         let ids: Vec<_> = report.subscriptions.iter().map(|line| line.id.as_str()).collect();
         assert_eq!(ids, ["(earlier)", "3", "4"]);
-        assert!(report.subscriptions.iter().all(Subscription::balanced));
+        assert!(report.balanced());
         assert_eq!(report.ingress.received, 50);
         assert_eq!(report.subscriptions.iter().map(|line| line.delivered).sum::<u64>(), 10);
     }

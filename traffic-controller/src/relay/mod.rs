@@ -5,9 +5,12 @@
 //! the connection, so a client that does not read holds a bounded number of bytes here and costs nobody else anything.
 //! Payloads are shared slices of the batch they came in; everything that is at hand goes out in one flush.
 
+mod end;
 mod keepalive;
 mod line;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -21,21 +24,18 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{Error as WsError, ProtocolError};
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::warn;
 
 use crate::accounts::Account;
 use crate::records::Records;
 use crate::upstream::Batches;
+pub(crate) use end::End;
 use keepalive::{Duty, KeepAlive};
 use line::Metered;
 pub(crate) use line::Written;
 use tally::Tally;
-
-/// The reason text of a close for a client that does not answer pings.
-const KEEP_ALIVE_REASON: &str = "Client did not respond to ping before keep-alive timeout expired.";
 
 /// Steps that one poll takes before it lets others run.
 const STEPS_PER_POLL: usize = 32;
@@ -82,52 +82,6 @@ impl Default for Timing {
             max_payload: 10 << 20,
             max_client_message: 64 << 10,
         }
-    }
-}
-
-/// How a client's connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The client closed, or its connection broke.
-    Client,
-    /// The client sent what is no WebSocket frame.
-    Protocol,
-    /// The client sent a message that is larger than allowed.
-    TooBig,
-    /// No pong in time.
-    KeepAlive,
-    /// No byte taken in time.
-    SlowConsumer,
-    /// The dopplers' stream is over.
-    Upstream,
-    /// The process stops.
-    Stopped,
-}
-
-impl End {
-    /// The reason under which undelivered envelopes are booked.
-    pub(crate) fn reason(self) -> &'static str {
-        match self {
-            Self::Client => "client_disconnected",
-            Self::Protocol => "protocol_error",
-            Self::TooBig => "client_message_too_big",
-            Self::KeepAlive => "keep_alive_expired",
-            Self::SlowConsumer => "slow_consumer",
-            Self::Upstream => "upstream_ended",
-            Self::Stopped => "shutdown",
-        }
-    }
-
-    /// The close frame that tells the client.
-    fn close_frame(self) -> CloseFrame {
-        let (code, reason) = match self {
-            Self::KeepAlive => (CloseCode::Policy, KEEP_ALIVE_REASON),
-            Self::Protocol => (CloseCode::Protocol, ""),
-            Self::TooBig => (CloseCode::Size, ""),
-            Self::Stopped => (CloseCode::Away, ""),
-            Self::Client | Self::SlowConsumer | Self::Upstream => (CloseCode::Normal, ""),
-        };
-        CloseFrame { code, reason: reason.into() }
     }
 }
 
@@ -436,9 +390,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
             Poll::Pending => Ok(Line::Blocked),
             Poll::Ready(Ok(())) => {
                 self.dirty = false;
-                match self.tally.flushed() {
-                    0 => {}
-                    envelopes => self.account.delivered(envelopes),
+                let (envelopes, bytes) = self.tally.flushed();
+                if envelopes > 0 {
+                    self.account.delivered(envelopes, bytes);
                 }
                 Ok(Line::Idle)
             }
@@ -465,7 +419,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
             Phase::Relaying => {
                 let slow_at = self.stall.map(|(since, _)| since + self.timing.slow_after);
                 if slow_at.is_some_and(|at| at <= now) {
-                    self.account.totals().slow_consumer();
+                    self.account.slow_consumer();
                     if let Some(report) = self.on_slow.take() {
                         report();
                     }
@@ -479,7 +433,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
                     // It goes out as soon as the connection takes it.
                     Duty::Ping => None,
                     Duty::Expired => {
-                        self.account.totals().keep_alive_expired();
                         self.finish(End::KeepAlive, now);
                         return Ok(Clock::Changed);
                     }
@@ -531,10 +484,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
     /// Books what became of the envelopes that were under way.
     fn settle(&mut self, end: End) {
         self.give_up_data();
-        match self.tally.went_out() {
-            0 => {}
-            envelopes => self.account.delivered(envelopes),
+        let (envelopes, bytes) = self.tally.went_out();
+        if envelopes > 0 {
+            self.account.delivered(envelopes, bytes);
         }
-        self.account.set_reason(end.reason());
+        self.account.ended(end);
     }
 }

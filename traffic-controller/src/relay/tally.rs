@@ -38,25 +38,28 @@ impl Tally {
         self.data
     }
 
-    /// All went out: returns how many data frames these were and begins anew.
-    pub(super) fn flushed(&mut self) -> u64 {
-        let frames = self.frames.len() as u64;
+    /// All went out: returns how many data frames, and bytes of them, these were and begins anew.
+    pub(super) fn flushed(&mut self) -> (u64, u64) {
+        let sums = (self.frames.len() as u64, self.data);
         self.frames.clear();
         self.base = self.accepted.bytes();
         (self.data, self.control) = (0, 0);
-        frames
+        sums
     }
 
-    /// For a connection that ends unflushed: how many data frames certainly went out whole. Control frames are taken to
-    /// have gone first, so that it is never too many.
-    pub(super) fn went_out(&self) -> u64 {
-        let mut left = (self.accepted.bytes() - self.base).saturating_sub(self.control);
-        let whole = self.frames.iter().take_while(|&&size| {
-            let fits = size <= left;
-            left = left.saturating_sub(size);
-            fits
-        });
-        whole.count() as u64
+    /// For a connection that ends unflushed: how many data frames, and bytes of them, certainly went out whole. Control
+    /// frames are taken to have gone first, so that it is never too many.
+    pub(super) fn went_out(&self) -> (u64, u64) {
+        let limit = (self.accepted.bytes() - self.base).saturating_sub(self.control);
+        let (mut frames, mut bytes) = (0, 0);
+        for size in &self.frames {
+            if bytes + size > limit {
+                break;
+            }
+            frames += 1;
+            bytes += size;
+        }
+        (frames, bytes)
     }
 }
 
@@ -86,19 +89,19 @@ mod tests {
         let mut tally = Tally::new(accepted.clone());
         tally.data(100);
         take(&accepted, 102).await;
-        assert_eq!((tally.unflushed(), tally.flushed(), tally.unflushed()), (102, 1, 0));
+        assert_eq!((tally.unflushed(), tally.flushed(), tally.unflushed()), (102, (1, 102), 0));
 
         tally.data(100);
         tally.data(200);
         tally.data(70_000);
-        assert_eq!(tally.went_out(), 0);
+        assert_eq!(tally.went_out(), (0, 0));
         take(&accepted, 102 + 203).await;
-        assert_eq!(tally.went_out(), 1);
+        assert_eq!(tally.went_out(), (1, 102));
         take(&accepted, 1).await;
-        assert_eq!(tally.went_out(), 2);
+        assert_eq!(tally.went_out(), (2, 306));
         tally.control(0);
-        assert_eq!(tally.went_out(), 1);
+        assert_eq!(tally.went_out(), (1, 102));
         take(&accepted, 2 + 70_010).await;
-        assert_eq!(tally.went_out(), 3);
+        assert_eq!(tally.went_out(), (3, 306 + 70_010));
     }
 }

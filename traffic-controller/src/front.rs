@@ -1,0 +1,167 @@
+//! The front door: one HTTP request in, either a plain answer or a client's relay out.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::header::HeaderName;
+use http::{HeaderMap, StatusCode};
+use hyper_util::rt::TokioIo;
+use loggregator_net::http::{Handler, Request, Response};
+use loggregator_service::Lifecycle;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::access::{Access, Credentials, Denied};
+use crate::accounts::{Accounts, Endpoint, Identity};
+use crate::relay::{Relay, Timing, Written};
+use crate::self_metrics::{SlowConsumer, SlowConsumers};
+use crate::upstream::{Batches, Upstream};
+use crate::web::answers::{self, Answer};
+use crate::web::handshake;
+use crate::web::routes::Route;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Requests by endpoint and status.
+#[derive(Debug, Default)]
+pub(crate) struct Requests(Mutex<BTreeMap<(&'static str, u16), u64>>);
+
+impl Requests {
+    fn count(&self, endpoint: &'static str, status: StatusCode) {
+        *self.0.lock().entry((endpoint, status.as_u16())).or_default() += 1;
+    }
+
+    /// All counts so far.
+    pub(crate) fn counts(&self) -> BTreeMap<(&'static str, u16), u64> {
+        self.0.lock().clone()
+    }
+}
+
+/// What every request needs.
+pub(crate) struct Front {
+    pub(crate) access: Arc<dyn Access>,
+    pub(crate) upstream: Arc<dyn Upstream>,
+    pub(crate) accounts: Arc<Accounts>,
+    pub(crate) requests: Arc<Requests>,
+    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) max_subscriptions: usize,
+    pub(crate) timing: Timing,
+    pub(crate) slow_consumers: SlowConsumers,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) stop: CancellationToken,
+}
+
+/// The front door as a handler of an HTTP server.
+#[derive(Clone)]
+pub(crate) struct Door(pub(crate) Arc<Front>);
+
+impl Handler for Door {
+    fn handle(&self, request: Request, peer: SocketAddr) -> Pin<Box<dyn Future<Output = Response> + Send>> {
+        let front = Arc::clone(&self.0);
+        Box::pin(async move {
+            let route = Route::of(request.uri());
+            let endpoint = match &route {
+                Route::Firehose { .. } => Endpoint::Firehose.name(),
+                Route::App { .. } => Endpoint::Stream.name(),
+                Route::Moved(_) | Route::NotFound | Route::Malformed => "other",
+            };
+            let answer = match &route {
+                Route::Firehose { id, .. } => front.stream(request, peer, &route, id, Endpoint::Firehose).await,
+                Route::App { id } => front.stream(request, peer, &route, id, Endpoint::Stream).await,
+                Route::Moved(location) => answers::moved(location),
+                Route::NotFound => answers::not_found(),
+                Route::Malformed => answers::malformed(),
+            };
+            front.requests.count(endpoint, answer.status());
+            answer.map(loggregator_net::http::full)
+        })
+    }
+}
+
+impl Front {
+    /// Answers a request for a stream: is it allowed, is there room, is it a WebSocket handshake, in this order.
+    async fn stream(
+        &self,
+        mut request: Request,
+        peer: SocketAddr,
+        route: &Route,
+        id: &str,
+        endpoint: Endpoint,
+    ) -> Answer {
+        let who = Credentials::from_headers(request.headers());
+        let verdict = match endpoint {
+            Endpoint::Firehose => self.access.firehose(&who).await,
+            Endpoint::Stream => self.access.app_stream(id, &who).await,
+        };
+        if let Err(why) = verdict {
+            if let Denied::Unavailable(_) = &why {
+                warn!(%peer, endpoint = endpoint.name(), %why, "access could not be checked");
+            } else {
+                info!(%peer, endpoint = endpoint.name(), %why, "access denied");
+            }
+            return answers::denied(route, &why);
+        }
+        let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
+            warn!(%peer, "at connection limit: {}", self.max_subscriptions);
+            return answers::full();
+        };
+        if self.stop.is_cancelled() {
+            return answers::full();
+        }
+        let accept = match handshake::check(request.method(), request.version(), request.headers()) {
+            Ok(accept) => accept,
+            Err(refusal) => return answers::refused(refusal),
+        };
+        let Some(subscription) = route.subscription() else { return answers::not_found() };
+        // Asked for before the answer, so that the dopplers are on it when the client hears that it is connected.
+        let batches = self.upstream.subscribe(subscription);
+        let identity =
+            Identity { id: id.to_owned(), peer: peer.to_string(), selector: route.selector(), endpoint };
+        self.relay(&mut request, batches, identity, slot);
+        answers::switching(&accept)
+    }
+
+    /// Starts the client's relay, which begins when the answer is through.
+    fn relay(&self, request: &mut Request, batches: Box<dyn Batches>, identity: Identity, slot: OwnedSemaphorePermit) {
+        let upgrade = hyper::upgrade::on(&mut *request);
+        let wire = request.extensions().get::<Written>().cloned();
+        let slow = SlowConsumer {
+            remote_addr: identity.peer.clone(),
+            forwarded_for: forwarded_for(request.headers()),
+            path: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
+        };
+        let slow_consumers = self.slow_consumers.clone();
+        let (timing, stop) = (self.timing.clone(), self.stop.clone());
+        let account = self.accounts.open(identity);
+        self.lifecycle.spawn("client", async move {
+            let peer = slow.remote_addr.clone();
+            let io = match upgrade.await {
+                Ok(io) => TokioIo::new(io),
+                Err(error) => {
+                    debug!(%peer, %error, "client left during the upgrade");
+                    return;
+                }
+            };
+            let on_slow = Box::new(move || {
+                warn!("Doppler Proxy: Slow Consumer from {} using {}", slow.remote_addr, slow.path);
+                slow_consumers.report(slow);
+            });
+            let relay = Relay::new(io, wire, batches, account, timing, stop, on_slow).await;
+            let end = relay.run().await;
+            debug!(%peer, end = end.name(), "client's stream ended");
+            drop(slot);
+        });
+    }
+}
+
+/// The header's values, as the report of a slow consumer shows them.
+fn forwarded_for(headers: &HeaderMap) -> String {
+    let values = headers.get_all(FORWARDED_FOR).iter();
+    let texts: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+    texts.join(", ")
+}
