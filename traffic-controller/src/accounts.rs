@@ -100,12 +100,17 @@ impl Account {
     /// Envelopes came from a doppler.
     pub(crate) fn received(&self, envelopes: u64) {
         self.counts.received.fetch_add(envelopes, Ordering::Release);
-        self.accounts.totals.ingress.fetch_add(envelopes, Ordering::Relaxed);
+        self.accounts
+            .totals
+            .ingress
+            .fetch_add(envelopes, Ordering::Relaxed);
     }
 
     /// Envelopes went to the client.
     pub(crate) fn delivered(&self, envelopes: u64, bytes: u64) {
-        self.counts.delivered.fetch_add(envelopes, Ordering::Release);
+        self.counts
+            .delivered
+            .fetch_add(envelopes, Ordering::Release);
         let sums = self.sums();
         sums.egress.fetch_add(envelopes, Ordering::Relaxed);
         sums.egress_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -113,7 +118,10 @@ impl Account {
 
     /// A batch was not a well-formed message.
     pub(crate) fn malformed_batch(&self) {
-        self.accounts.totals.malformed_batches.fetch_add(1, Ordering::Relaxed);
+        self.accounts
+            .totals
+            .malformed_batches
+            .fetch_add(1, Ordering::Relaxed);
     }
 
     /// The client was found not to read.
@@ -141,7 +149,8 @@ impl Drop for Account {
         let sums = self.sums();
         if line.pending > 0 {
             sums.dropped[self.end as usize].fetch_add(line.pending, Ordering::Relaxed);
-            line.dropped.insert(self.end.name().to_owned(), line.pending);
+            line.dropped
+                .insert(self.end.name().to_owned(), line.pending);
             line.pending = 0;
         }
         sums.ended[self.end as usize].fetch_add(1, Ordering::Relaxed);
@@ -174,7 +183,9 @@ impl Book {
         self.open.remove(&key);
         self.closed.push_back(line);
         while self.closed.len() > self.closed_kept {
-            let Some(line) = self.closed.pop_front() else { break };
+            let Some(line) = self.closed.pop_front() else {
+                break;
+            };
             let sum = self.older.get_or_insert_with(|| Subscription {
                 id: "(earlier)".to_owned(),
                 api: API.to_owned(),
@@ -193,8 +204,15 @@ impl Accounts {
     /// Accounts of the process that listens at `instance`; of the closed ones, the last `closed_kept` stay listed one by
     /// one and the others as their sum.
     pub(crate) fn new(instance: String, closed_kept: usize) -> Arc<Self> {
-        let book = Mutex::new(Book { closed_kept, ..Book::default() });
-        Arc::new(Self { instance, totals: Totals::default(), book })
+        let book = Mutex::new(Book {
+            closed_kept,
+            ..Book::default()
+        });
+        Arc::new(Self {
+            instance,
+            totals: Totals::default(),
+            book,
+        })
     }
 
     /// Opens an account.
@@ -203,9 +221,19 @@ impl Accounts {
         let mut book = self.book.lock();
         let key = book.next;
         book.next += 1;
-        book.open.insert(key, (identity.clone(), Arc::clone(&counts)));
-        self.totals.of(identity.endpoint).clients.fetch_add(1, Ordering::Relaxed);
-        Account { key, identity, counts, accounts: Arc::clone(self), end: End::Stopped }
+        book.open
+            .insert(key, (identity.clone(), Arc::clone(&counts)));
+        self.totals
+            .of(identity.endpoint)
+            .clients
+            .fetch_add(1, Ordering::Relaxed);
+        Account {
+            key,
+            identity,
+            counts,
+            accounts: Arc::clone(self),
+            end: End::Stopped,
+        }
     }
 }
 
@@ -231,18 +259,29 @@ impl Source for Accounts {
         let (mut subscriptions, open) = {
             let book = self.book.lock();
             let closed: Vec<_> = book.older.iter().chain(&book.closed).cloned().collect();
-            let open: BTreeMap<_, _> =
-                book.open.iter().map(|(key, (identity, counts))| (*key, line(identity, counts, true))).collect();
+            let open: BTreeMap<_, _> = book
+                .open
+                .iter()
+                .map(|(key, (identity, counts))| (*key, line(identity, counts, true)))
+                .collect();
             (closed, open)
         };
         subscriptions.extend(open.into_values());
         let accepted = subscriptions.iter().map(|line| line.received).sum::<u64>();
         let malformed = self.totals.malformed_batches.load(Ordering::Relaxed);
-        let rejected = (malformed > 0).then(|| (MALFORMED.to_owned(), malformed)).into_iter().collect();
+        let rejected = (malformed > 0)
+            .then(|| (MALFORMED.to_owned(), malformed))
+            .into_iter()
+            .collect();
         Report {
             component: "traffic-controller".to_owned(),
             instance: self.instance.clone(),
-            ingress: Ingress { received: accepted + malformed, accepted, rejected, ..Ingress::default() },
+            ingress: Ingress {
+                received: accepted + malformed,
+                accepted,
+                rejected,
+                ..Ingress::default()
+            },
             subscriptions,
             ..Report::default()
         }
@@ -254,14 +293,25 @@ mod tests {
     use super::*;
 
     fn identity(id: &str) -> Identity {
-        Identity { id: id.to_owned(), peer: "peer".to_owned(), selector: "firehose".to_owned(), endpoint: Endpoint::Firehose }
+        Identity {
+            id: id.to_owned(),
+            peer: "peer".to_owned(),
+            selector: "firehose".to_owned(),
+            endpoint: Endpoint::Firehose,
+        }
     }
 
     #[test]
     fn what_is_open_is_pending_and_what_is_closed_was_dropped() {
         let accounts = Accounts::new("addr".to_owned(), 10);
         let mut account = accounts.open(identity("s"));
-        let clients = || accounts.totals.of(Endpoint::Firehose).clients.load(Ordering::Relaxed);
+        let clients = || {
+            accounts
+                .totals
+                .of(Endpoint::Firehose)
+                .clients
+                .load(Ordering::Relaxed)
+        };
         account.received(10);
         account.delivered(7, 700);
         account.malformed_batch();
@@ -276,10 +326,16 @@ mod tests {
         drop(account);
         let line = &accounts.report().subscriptions[0];
         assert!(!line.open && line.balanced());
-        assert_eq!((line.pending, line.dropped.get("slow_consumer")), (0, Some(&3)));
+        assert_eq!(
+            (line.pending, line.dropped.get("slow_consumer")),
+            (0, Some(&3))
+        );
         assert_eq!(clients(), 0);
         let sums = accounts.totals.of(Endpoint::Firehose);
-        assert_eq!(sums.dropped[End::SlowConsumer as usize].load(Ordering::Relaxed), 3);
+        assert_eq!(
+            sums.dropped[End::SlowConsumer as usize].load(Ordering::Relaxed),
+            3
+        );
     }
 
     #[test]
@@ -291,10 +347,21 @@ mod tests {
             account.delivered(i, 0);
         }
         let report = accounts.report();
-        let ids: Vec<_> = report.subscriptions.iter().map(|line| line.id.as_str()).collect();
+        let ids: Vec<_> = report
+            .subscriptions
+            .iter()
+            .map(|line| line.id.as_str())
+            .collect();
         assert_eq!(ids, ["(earlier)", "3", "4"]);
         assert!(report.balanced());
         assert_eq!(report.ingress.received, 50);
-        assert_eq!(report.subscriptions.iter().map(|line| line.delivered).sum::<u64>(), 10);
+        assert_eq!(
+            report
+                .subscriptions
+                .iter()
+                .map(|line| line.delivered)
+                .sum::<u64>(),
+            10
+        );
     }
 }

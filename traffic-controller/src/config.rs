@@ -22,7 +22,10 @@ pub const SETTINGS: &[Setting] = &[
         "TRAFFIC_CONTROLLER_OUTGOING_CERT_FILE",
         "PEM certificate for the WebSocket port. Unset: plain HTTP, for use on one machine or behind a proxy only.",
     ),
-    Setting::optional("TRAFFIC_CONTROLLER_OUTGOING_KEY_FILE", "PEM key of that certificate (PKCS#1, PKCS#8 or SEC1)."),
+    Setting::optional(
+        "TRAFFIC_CONTROLLER_OUTGOING_KEY_FILE",
+        "PEM key of that certificate (PKCS#1, PKCS#8 or SEC1).",
+    ),
     Setting::new(
         "ROUTER_ADDRS",
         "",
@@ -33,8 +36,14 @@ pub const SETTINGS: &[Setting] = &[
         "5s",
         "How often the names in ROUTER_ADDRS are resolved again, to find dopplers that came and went.",
     ),
-    Setting::required("ROUTER_CA_FILE", "PEM bundle of the authorities that sign the dopplers' and the agent's certificates."),
-    Setting::required("ROUTER_CERT_FILE", "PEM client certificate for the dopplers and the agent."),
+    Setting::required(
+        "ROUTER_CA_FILE",
+        "PEM bundle of the authorities that sign the dopplers' and the agent's certificates.",
+    ),
+    Setting::required(
+        "ROUTER_CERT_FILE",
+        "PEM client certificate for the dopplers and the agent.",
+    ),
     Setting::required("ROUTER_KEY_FILE", "PEM key of that certificate."),
     Setting::new(
         "TRAFFIC_CONTROLLER_TLS_RELOAD_INTERVAL",
@@ -67,7 +76,11 @@ pub const SETTINGS: &[Setting] = &[
         "Bytes collected for a client before they are written, 1KiB to 1MiB. With one batch of the dopplers, which is \
          at most their largest message, this is what a client that does not read holds.",
     ),
-    Setting::new("TRAFFIC_CONTROLLER_PING_INTERVAL", "15s", "From a client's pong to the next ping."),
+    Setting::new(
+        "TRAFFIC_CONTROLLER_PING_INTERVAL",
+        "15s",
+        "From a client's pong to the next ping.",
+    ),
     Setting::new(
         "TRAFFIC_CONTROLLER_PONG_DEADLINE",
         "30s",
@@ -103,7 +116,7 @@ pub const SETTINGS: &[Setting] = &[
 
 /// Who may read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccessConfig {
+pub enum Access {
     /// Everybody, everything.
     None,
     /// Who has a token of this file, what the file says; see [`crate::access::TokenFile`].
@@ -126,7 +139,7 @@ pub struct Config {
     /// How often certificates and tokens are looked at.
     pub reload_interval: Duration,
     /// Who may read.
-    pub access: AccessConfig,
+    pub access: Access,
     /// Client streams held at once.
     pub max_subscriptions: usize,
     /// Connections held at once.
@@ -149,9 +162,13 @@ impl Default for Config {
             listen_tls: None,
             dopplers: Vec::new(),
             resolve_interval: Duration::from_secs(5),
-            doppler_tls: TlsFiles { ca: PathBuf::new(), cert: PathBuf::new(), key: PathBuf::new() },
+            doppler_tls: TlsFiles {
+                ca: PathBuf::new(),
+                cert: PathBuf::new(),
+                key: PathBuf::new(),
+            },
             reload_interval: Duration::from_secs(5),
-            access: AccessConfig::None,
+            access: Access::None,
             max_subscriptions: 2000,
             max_connections: 10_000,
             timing: Timing::default(),
@@ -176,7 +193,9 @@ impl Config {
             slow_after,
             drop_after: slow_after + Duration::from_secs(1),
             drain_within: reader.value("TRAFFIC_CONTROLLER_DRAIN_TIMEOUT"),
-            write_buffer: reader.value::<ByteSize>("TRAFFIC_CONTROLLER_WRITE_BUFFER").as_usize(),
+            write_buffer: reader
+                .value::<ByteSize>("TRAFFIC_CONTROLLER_WRITE_BUFFER")
+                .as_usize(),
             ..Timing::default()
         };
         let config = Self {
@@ -191,8 +210,12 @@ impl Config {
             },
             reload_interval: reader.value("TRAFFIC_CONTROLLER_TLS_RELOAD_INTERVAL"),
             access: access(&mut reader),
-            max_subscriptions: reader.value::<NonZeroUsize>("TRAFFIC_CONTROLLER_MAX_SUBSCRIPTIONS").get(),
-            max_connections: reader.value::<NonZeroUsize>("TRAFFIC_CONTROLLER_MAX_CONNECTIONS").get(),
+            max_subscriptions: reader
+                .value::<NonZeroUsize>("TRAFFIC_CONTROLLER_MAX_SUBSCRIPTIONS")
+                .get(),
+            max_connections: reader
+                .value::<NonZeroUsize>("TRAFFIC_CONTROLLER_MAX_CONNECTIONS")
+                .get(),
             timing,
             admin_addr: reader.optional("TRAFFIC_CONTROLLER_ADMIN_ADDR"),
             agent_addr: reader.optional("AGENT_GRPC_ADDRESS"),
@@ -208,13 +231,41 @@ impl Config {
     pub(crate) fn violations(&self) -> Vec<(&'static str, &'static str)> {
         let positive = "must be longer than nothing";
         [
-            ("TRAFFIC_CONTROLLER_RESOLVE_INTERVAL", !self.resolve_interval.is_zero(), positive),
-            ("TRAFFIC_CONTROLLER_TLS_RELOAD_INTERVAL", !self.reload_interval.is_zero(), positive),
-            ("TRAFFIC_CONTROLLER_PING_INTERVAL", !self.timing.ping_interval.is_zero(), positive),
-            ("TRAFFIC_CONTROLLER_PONG_DEADLINE", !self.timing.pong_deadline.is_zero(), positive),
-            ("TRAFFIC_CONTROLLER_SLOW_CONSUMER_AFTER", !self.timing.slow_after.is_zero(), positive),
-            ("TRAFFIC_CONTROLLER_MAX_SUBSCRIPTIONS", self.max_subscriptions > 0, "must be at least 1"),
-            ("TRAFFIC_CONTROLLER_MAX_CONNECTIONS", self.max_connections > 0, "must be at least 1"),
+            (
+                "TRAFFIC_CONTROLLER_RESOLVE_INTERVAL",
+                !self.resolve_interval.is_zero(),
+                positive,
+            ),
+            (
+                "TRAFFIC_CONTROLLER_TLS_RELOAD_INTERVAL",
+                !self.reload_interval.is_zero(),
+                positive,
+            ),
+            (
+                "TRAFFIC_CONTROLLER_PING_INTERVAL",
+                !self.timing.ping_interval.is_zero(),
+                positive,
+            ),
+            (
+                "TRAFFIC_CONTROLLER_PONG_DEADLINE",
+                !self.timing.pong_deadline.is_zero(),
+                positive,
+            ),
+            (
+                "TRAFFIC_CONTROLLER_SLOW_CONSUMER_AFTER",
+                !self.timing.slow_after.is_zero(),
+                positive,
+            ),
+            (
+                "TRAFFIC_CONTROLLER_MAX_SUBSCRIPTIONS",
+                self.max_subscriptions > 0,
+                "must be at least 1",
+            ),
+            (
+                "TRAFFIC_CONTROLLER_MAX_CONNECTIONS",
+                self.max_connections > 0,
+                "must be at least 1",
+            ),
             (
                 "TRAFFIC_CONTROLLER_WRITE_BUFFER",
                 (1 << 10..=1 << 20).contains(&self.timing.write_buffer),
@@ -238,16 +289,16 @@ fn listen_tls(reader: &mut Reader<'_>) -> Option<(PathBuf, PathBuf)> {
     cert.zip(key)
 }
 
-fn access(reader: &mut Reader<'_>) -> AccessConfig {
+fn access(reader: &mut Reader<'_>) -> Access {
     let disabled = reader.value("TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL");
     match reader.optional("TRAFFIC_CONTROLLER_TOKEN_FILE") {
-        _ if disabled => AccessConfig::None,
-        Some(path) => AccessConfig::TokenFile(path),
+        _ if disabled => Access::None,
+        Some(path) => Access::TokenFile(path),
         None => {
             reader.conflict(
                 "TRAFFIC_CONTROLLER_TOKEN_FILE is required unless TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL is true",
             );
-            AccessConfig::None
+            Access::None
         }
     }
 }
@@ -318,14 +369,20 @@ impl TrafficControllerArgs {
     /// # Errors
     /// Everything that is wrong, not only the first of it.
     pub fn config(self, env: impl Env) -> Result<Config, Errors> {
-        Config::from_env(&Layered { over: self.variables(), under: env })
+        Config::from_env(&Layered {
+            over: self.variables(),
+            under: env,
+        })
     }
 
     /// The flags that were given, under the names of their variables.
     fn variables(self) -> BTreeMap<String, String> {
         [
             ("TRAFFIC_CONTROLLER_LISTEN_ADDR", self.listen_addr),
-            ("TRAFFIC_CONTROLLER_OUTGOING_CERT_FILE", self.listen_cert_file),
+            (
+                "TRAFFIC_CONTROLLER_OUTGOING_CERT_FILE",
+                self.listen_cert_file,
+            ),
             ("TRAFFIC_CONTROLLER_OUTGOING_KEY_FILE", self.listen_key_file),
             ("ROUTER_ADDRS", self.dopplers),
             ("TRAFFIC_CONTROLLER_RESOLVE_INTERVAL", self.resolve_interval),
@@ -333,13 +390,25 @@ impl TrafficControllerArgs {
             ("ROUTER_CERT_FILE", self.cert_file),
             ("ROUTER_KEY_FILE", self.key_file),
             ("TRAFFIC_CONTROLLER_TOKEN_FILE", self.token_file),
-            ("TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL", self.disable_access_control.then(|| "true".to_owned())),
-            ("TRAFFIC_CONTROLLER_MAX_SUBSCRIPTIONS", self.max_subscriptions),
+            (
+                "TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL",
+                self.disable_access_control.then(|| "true".to_owned()),
+            ),
+            (
+                "TRAFFIC_CONTROLLER_MAX_SUBSCRIPTIONS",
+                self.max_subscriptions,
+            ),
             ("TRAFFIC_CONTROLLER_MAX_CONNECTIONS", self.max_connections),
-            ("TRAFFIC_CONTROLLER_SLOW_CONSUMER_AFTER", self.slow_consumer_after),
+            (
+                "TRAFFIC_CONTROLLER_SLOW_CONSUMER_AFTER",
+                self.slow_consumer_after,
+            ),
             ("TRAFFIC_CONTROLLER_ADMIN_ADDR", self.admin_addr),
             ("AGENT_GRPC_ADDRESS", self.agent_addr),
-            ("TRAFFIC_CONTROLLER_METRIC_EMITTER_INTERVAL", self.metric_interval),
+            (
+                "TRAFFIC_CONTROLLER_METRIC_EMITTER_INTERVAL",
+                self.metric_interval,
+            ),
             ("TRAFFIC_CONTROLLER_DRAIN_TIMEOUT", self.drain_timeout),
         ]
         .into_iter()
@@ -373,8 +442,12 @@ mod tests {
 
     fn base() -> Config {
         Config {
-            doppler_tls: TlsFiles { ca: "ca.pem".into(), cert: "cert.pem".into(), key: "key.pem".into() },
-            access: AccessConfig::TokenFile("tokens".into()),
+            doppler_tls: TlsFiles {
+                ca: "ca.pem".into(),
+                cert: "cert.pem".into(),
+                key: "key.pem".into(),
+            },
+            access: Access::TokenFile("tokens".into()),
             ..Config::default()
         }
     }
@@ -413,7 +486,7 @@ mod tests {
             dopplers: vec!["a:1".to_owned(), "b:2".to_owned()],
             resolve_interval: secs(1),
             reload_interval: secs(2),
-            access: AccessConfig::None,
+            access: Access::None,
             max_subscriptions: 7,
             max_connections: 8,
             timing: Timing {
@@ -438,7 +511,10 @@ mod tests {
         let mut vars = env(&[("TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL", "yes")]);
         vars.remove("TRAFFIC_CONTROLLER_TOKEN_FILE");
         let error = Config::from_env(&vars).unwrap_err().to_string();
-        assert!(error.contains("TRAFFIC_CONTROLLER_TOKEN_FILE is required unless"), "{error}");
+        assert!(
+            error.contains("TRAFFIC_CONTROLLER_TOKEN_FILE is required unless"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -455,11 +531,18 @@ mod tests {
 
     #[test]
     fn flags_win_over_variables() {
-        let words = ["tc", "--dopplers", "x:1", "--disable-access-control", "--slow-consumer-after", "2s"];
+        let words = [
+            "tc",
+            "--dopplers",
+            "x:1",
+            "--disable-access-control",
+            "--slow-consumer-after",
+            "2s",
+        ];
         let args = Program::try_parse_from(words).unwrap().args;
         let config = args.config(env(&[("ROUTER_ADDRS", "y:1")])).unwrap();
         assert_eq!(config.dopplers, ["x:1"]);
-        assert_eq!(config.access, AccessConfig::None);
+        assert_eq!(config.access, Access::None);
         assert_eq!(config.timing.slow_after, Duration::from_secs(2));
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::access::{Access, Credentials, Denied};
+use crate::access::{AccessControl, Credentials, Denied};
 use crate::accounts::{Accounts, Endpoint, Identity};
 use crate::relay::{Relay, Timing, Written};
 use crate::self_metrics::{SlowConsumer, SlowConsumers};
@@ -33,7 +33,11 @@ pub(crate) struct Requests(Mutex<BTreeMap<(&'static str, u16), u64>>);
 
 impl Requests {
     fn count(&self, endpoint: &'static str, status: StatusCode) {
-        *self.0.lock().entry((endpoint, status.as_u16())).or_default() += 1;
+        *self
+            .0
+            .lock()
+            .entry((endpoint, status.as_u16()))
+            .or_default() += 1;
     }
 
     /// All counts so far.
@@ -44,7 +48,7 @@ impl Requests {
 
 /// What every request needs.
 pub(crate) struct Front {
-    pub(crate) access: Arc<dyn Access>,
+    pub(crate) access: Arc<dyn AccessControl>,
     pub(crate) upstream: Arc<dyn Upstream>,
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) requests: Arc<Requests>,
@@ -61,7 +65,11 @@ pub(crate) struct Front {
 pub(crate) struct Door(pub(crate) Arc<Front>);
 
 impl Handler for Door {
-    fn handle(&self, request: Request, peer: SocketAddr) -> Pin<Box<dyn Future<Output = Response> + Send>> {
+    fn handle(
+        &self,
+        request: Request,
+        peer: SocketAddr,
+    ) -> Pin<Box<dyn Future<Output = Response> + Send>> {
         let front = Arc::clone(&self.0);
         Box::pin(async move {
             let route = Route::of(request.uri());
@@ -71,8 +79,16 @@ impl Handler for Door {
                 Route::Moved(_) | Route::NotFound | Route::Malformed => "other",
             };
             let answer = match &route {
-                Route::Firehose { id, .. } => front.stream(request, peer, &route, id, Endpoint::Firehose).await,
-                Route::App { id } => front.stream(request, peer, &route, id, Endpoint::Stream).await,
+                Route::Firehose { id, .. } => {
+                    front
+                        .stream(request, peer, &route, id, Endpoint::Firehose)
+                        .await
+                }
+                Route::App { id } => {
+                    front
+                        .stream(request, peer, &route, id, Endpoint::Stream)
+                        .await
+                }
                 Route::Moved(location) => answers::moved(location),
                 Route::NotFound => answers::not_found(),
                 Route::Malformed => answers::malformed(),
@@ -113,27 +129,44 @@ impl Front {
         if self.stop.is_cancelled() {
             return answers::full();
         }
-        let accept = match handshake::check(request.method(), request.version(), request.headers()) {
+        let accept = match handshake::check(request.method(), request.version(), request.headers())
+        {
             Ok(accept) => accept,
             Err(refusal) => return answers::refused(refusal),
         };
-        let Some(subscription) = route.subscription() else { return answers::not_found() };
+        let Some(subscription) = route.subscription() else {
+            return answers::not_found();
+        };
         // Asked for before the answer, so that the dopplers are on it when the client hears that it is connected.
-        let batches = self.upstream.subscribe(subscription);
-        let identity =
-            Identity { id: id.to_owned(), peer: peer.to_string(), selector: route.selector(), endpoint };
+        let batches = self.upstream.subscribe(subscription).await;
+        let identity = Identity {
+            id: id.to_owned(),
+            peer: peer.to_string(),
+            selector: route.selector(),
+            endpoint,
+        };
         self.relay(&mut request, batches, identity, slot);
         answers::switching(&accept)
     }
 
     /// Starts the client's relay, which begins when the answer is through.
-    fn relay(&self, request: &mut Request, batches: Box<dyn Batches>, identity: Identity, slot: OwnedSemaphorePermit) {
+    fn relay(
+        &self,
+        request: &mut Request,
+        batches: Box<dyn Batches>,
+        identity: Identity,
+        slot: OwnedSemaphorePermit,
+    ) {
         let upgrade = hyper::upgrade::on(&mut *request);
         let wire = request.extensions().get::<Written>().cloned();
         let slow = SlowConsumer {
             remote_addr: identity.peer.clone(),
             forwarded_for: forwarded_for(request.headers()),
-            path: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
+            path: request
+                .uri()
+                .path_and_query()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
         };
         let slow_consumers = self.slow_consumers.clone();
         let (timing, stop) = (self.timing.clone(), self.stop.clone());
@@ -148,7 +181,10 @@ impl Front {
                 }
             };
             let on_slow = Box::new(move || {
-                warn!("Doppler Proxy: Slow Consumer from {} using {}", slow.remote_addr, slow.path);
+                warn!(
+                    "Doppler Proxy: Slow Consumer from {} using {}",
+                    slow.remote_addr, slow.path
+                );
                 slow_consumers.report(slow);
             });
             let relay = Relay::new(io, wire, batches, account, timing, stop, on_slow).await;
@@ -162,6 +198,8 @@ impl Front {
 /// The header's values, as the report of a slow consumer shows them.
 fn forwarded_for(headers: &HeaderMap) -> String {
     let values = headers.get_all(FORWARDED_FOR).iter();
-    let texts: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+    let texts: Vec<_> = values
+        .map(|value| String::from_utf8_lossy(value.as_bytes()))
+        .collect();
     texts.join(", ")
 }

@@ -78,12 +78,19 @@ impl Records {
                 2 => varint(bytes, &mut at)?,
                 5 => 4,
                 wire_type => {
-                    return Err(RecordError::WireType { offset: tag_at, wire_type: wire_type as u8 });
+                    return Err(RecordError::WireType {
+                        offset: tag_at,
+                        wire_type: wire_type as u8,
+                    });
                 }
             };
             let left = bytes.len() - at;
             if skip > left as u64 {
-                return Err(RecordError::Truncated { offset: at, claimed: skip, left });
+                return Err(RecordError::Truncated {
+                    offset: at,
+                    claimed: skip,
+                    left,
+                });
             }
             // A message is limited to 10 MiB by the transport, so its offsets fit in 32 bits.
             if tag == 0x0a {
@@ -164,11 +171,27 @@ mod tests {
     #[test]
     fn a_fault_is_named_and_what_came_before_it_is_kept() {
         let (walked, taken) = payloads(b"\x0a\x01a\x0a\x05bc");
-        assert_eq!(walked, Err(RecordError::Truncated { offset: 5, claimed: 5, left: 2 }));
+        assert_eq!(
+            walked,
+            Err(RecordError::Truncated {
+                offset: 5,
+                claimed: 5,
+                left: 2
+            })
+        );
         assert_eq!(taken, [Bytes::from_static(b"a")]);
         assert_eq!(payloads(b"\x0a").0, Err(RecordError::Varint { offset: 1 }));
-        assert_eq!(payloads(b"\x0b").0, Err(RecordError::WireType { offset: 0, wire_type: 3 }));
-        assert_eq!(payloads(&[0x0a, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1]).0, Err(RecordError::Varint { offset: 1 }));
+        assert_eq!(
+            payloads(b"\x0b").0,
+            Err(RecordError::WireType {
+                offset: 0,
+                wire_type: 3
+            })
+        );
+        assert_eq!(
+            payloads(&[0x0a, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1]).0,
+            Err(RecordError::Varint { offset: 1 })
+        );
     }
 
     #[test]

@@ -83,21 +83,38 @@ const COUNTERS: [(&str, Option<(&str, &str)>); 4] = [
     ("doppler_proxy.slow_consumer", None),
 ];
 
-const GAUGES: [(&str, Endpoint); 2] =
-    [("doppler_proxy.firehoses", Endpoint::Firehose), ("doppler_proxy.app_streams", Endpoint::Stream)];
+const GAUGES: [(&str, Endpoint); 2] = [
+    ("doppler_proxy.firehoses", Endpoint::Firehose),
+    ("doppler_proxy.app_streams", Endpoint::Stream),
+];
 
 impl SelfMetrics {
     /// Emitter of these accounts' metrics, and where slow consumers are to be reported. An interval of zero means no
     /// metrics; events are sent all the same.
-    pub(crate) fn new(accounts: Arc<Accounts>, interval: Duration, channel: Channel) -> (Self, SlowConsumers) {
+    pub(crate) fn new(
+        accounts: Arc<Accounts>,
+        interval: Duration,
+        channel: Channel,
+    ) -> (Self, SlowConsumers) {
         let (queue, events) = mpsc::channel(EVENTS_WAITING);
-        let emitter = Self { accounts, interval, channel, stream: None, emitted: [0; COUNTERS.len()], events };
+        let emitter = Self {
+            accounts,
+            interval,
+            channel,
+            stream: None,
+            emitted: [0; COUNTERS.len()],
+            events,
+        };
         (emitter, SlowConsumers(Some(queue)))
     }
 
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let never = self.interval.is_zero();
-        let period = if never { Duration::from_secs(86_400) } else { self.interval };
+        let period = if never {
+            Duration::from_secs(86_400)
+        } else {
+            self.interval
+        };
         let mut ticks = interval_at(Instant::now() + period, period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -130,7 +147,12 @@ impl SelfMetrics {
             self.emitted[i] += delta;
         }
         for (name, endpoint) in GAUGES {
-            let open = self.accounts.totals.of(endpoint).clients.load(Ordering::Relaxed);
+            let open = self
+                .accounts
+                .totals
+                .of(endpoint)
+                .clients
+                .load(Ordering::Relaxed);
             self.send(&gauge(name, open, now())).await?;
         }
         Ok(())
@@ -150,15 +172,22 @@ impl SelfMetrics {
         if self.stream.is_none() {
             self.stream = Some(self.channel.client_stream(rpc::INGRESS_SENDER).await?);
         }
-        let Some((sender, _)) = &mut self.stream else { return Ok(()) };
-        sender.send(bytes).await.map_err(|_| Status::unavailable("the agent ended the stream"))
+        let Some((sender, _)) = &mut self.stream else {
+            return Ok(());
+        };
+        sender
+            .send(bytes)
+            .await
+            .map_err(|_| Status::unavailable("the agent ended the stream"))
     }
 }
 
 fn totals(accounts: &Accounts) -> [u64; COUNTERS.len()] {
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let totals = &accounts.totals;
-    let sum = |of: fn(&crate::accounts::Sums) -> &AtomicU64| Endpoint::ALL.map(|e| read(of(totals.of(e)))).iter().sum();
+    let sum = |of: fn(&crate::accounts::Sums) -> &AtomicU64| {
+        Endpoint::ALL.map(|e| read(of(totals.of(e)))).iter().sum()
+    };
     [
         read(&totals.ingress),
         read(&totals.of(Endpoint::Firehose).egress),
@@ -169,34 +198,63 @@ fn totals(accounts: &Accounts) -> [u64; COUNTERS.len()] {
 
 fn counter(index: usize, delta: u64, timestamp: i64) -> v2::Envelope {
     let (name, tag) = COUNTERS[index];
-    let message = v2::envelope::Message::Counter(v2::Counter { name: name.to_owned(), delta, total: 0 });
+    let message = v2::envelope::Message::Counter(v2::Counter {
+        name: name.to_owned(),
+        delta,
+        total: 0,
+    });
     metric(message, tag, timestamp)
 }
 
 fn gauge(name: &str, value: u64, timestamp: i64) -> v2::Envelope {
     #[allow(clippy::cast_precision_loss)] // a number of connections
-    let value = v2::GaugeValue { unit: "connections".to_owned(), value: value as f64 };
+    let value = v2::GaugeValue {
+        unit: "connections".to_owned(),
+        value: value as f64,
+    };
     let metrics = BTreeMap::from([(name.to_owned(), value)]);
-    metric(v2::envelope::Message::Gauge(v2::Gauge { metrics }), None, timestamp)
+    metric(
+        v2::envelope::Message::Gauge(v2::Gauge { metrics }),
+        None,
+        timestamp,
+    )
 }
 
-fn metric(message: v2::envelope::Message, tag: Option<(&str, &str)>, timestamp: i64) -> v2::Envelope {
-    let tags = [("origin", ORIGIN), ("metric_version", METRIC_VERSION)].into_iter().chain(tag);
-    let text = |value: &str| v2::Value { data: Some(v2::value::Data::Text(value.to_owned())) };
+fn metric(
+    message: v2::envelope::Message,
+    tag: Option<(&str, &str)>,
+    timestamp: i64,
+) -> v2::Envelope {
+    let tags = [("origin", ORIGIN), ("metric_version", METRIC_VERSION)]
+        .into_iter()
+        .chain(tag);
+    let text = |value: &str| v2::Value {
+        data: Some(v2::value::Data::Text(value.to_owned())),
+    };
     v2::Envelope {
         timestamp,
         source_id: SOURCE_ID.to_owned(),
-        deprecated_tags: tags.map(|(name, value)| (name.to_owned(), text(value))).collect(),
+        deprecated_tags: tags
+            .map(|(name, value)| (name.to_owned(), text(value)))
+            .collect(),
         message: Some(message),
         ..Default::default()
     }
 }
 
 fn event(slow: &SlowConsumer, timestamp: i64) -> v2::Envelope {
-    let SlowConsumer { remote_addr, forwarded_for, path } = slow;
-    let body =
-        format!("Remote Address: {remote_addr}\nX-Forwarded-For: {forwarded_for}\nPath: {path}\n\n{EVENT_TEXT}");
-    let event = v2::Event { title: EVENT_TITLE.to_owned(), body };
+    let SlowConsumer {
+        remote_addr,
+        forwarded_for,
+        path,
+    } = slow;
+    let body = format!(
+        "Remote Address: {remote_addr}\nX-Forwarded-For: {forwarded_for}\nPath: {path}\n\n{EVENT_TEXT}"
+    );
+    let event = v2::Event {
+        title: EVENT_TITLE.to_owned(),
+        body,
+    };
     v2::Envelope {
         timestamp,
         source_id: SOURCE_ID.to_owned(),
@@ -207,7 +265,9 @@ fn event(slow: &SlowConsumer, timestamp: i64) -> v2::Envelope {
 
 /// Nanoseconds since 1970.
 fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
@@ -221,25 +281,51 @@ mod tests {
             Some(v2::value::Data::Text(text)) => text.clone(),
             other => panic!("{other:?}"),
         };
-        envelope.deprecated_tags.iter().map(|(name, value)| (name.as_str(), &*text(value).leak())).collect()
+        envelope
+            .deprecated_tags
+            .iter()
+            .map(|(name, value)| (name.as_str(), &*text(value).leak()))
+            .collect()
     }
 
     #[test]
     fn metrics_have_the_names_and_tags_of_the_go_traffic_controller() {
         let ingress = counter(0, 6, 5);
-        assert_eq!((ingress.timestamp, ingress.source_id.as_str()), (5, "traffic_controller"));
+        assert_eq!(
+            (ingress.timestamp, ingress.source_id.as_str()),
+            (5, "traffic_controller")
+        );
         assert_eq!(
             tags(&ingress),
-            [("metric_version", "2.0"), ("origin", "loggregator.trafficcontroller"), ("protocol", "grpc")]
+            [
+                ("metric_version", "2.0"),
+                ("origin", "loggregator.trafficcontroller"),
+                ("protocol", "grpc")
+            ]
         );
-        let expected = v2::Counter { name: "ingress".to_owned(), delta: 6, total: 0 };
-        assert_eq!(ingress.message, Some(v2::envelope::Message::Counter(expected)));
+        let expected = v2::Counter {
+            name: "ingress".to_owned(),
+            delta: 6,
+            total: 0,
+        };
+        assert_eq!(
+            ingress.message,
+            Some(v2::envelope::Message::Counter(expected))
+        );
         assert_eq!(tags(&counter(2, 0, 5))[0], ("endpoint", "stream"));
 
         let gauge = gauge("doppler_proxy.firehoses", 3, 5);
-        let Some(v2::envelope::Message::Gauge(gauge)) = gauge.message else { panic!("no gauge") };
-        let expected = v2::GaugeValue { unit: "connections".to_owned(), value: 3.0 };
-        assert_eq!(gauge.metrics.get("doppler_proxy.firehoses"), Some(&expected));
+        let Some(v2::envelope::Message::Gauge(gauge)) = gauge.message else {
+            panic!("no gauge")
+        };
+        let expected = v2::GaugeValue {
+            unit: "connections".to_owned(),
+            value: 3.0,
+        };
+        assert_eq!(
+            gauge.metrics.get("doppler_proxy.firehoses"),
+            Some(&expected)
+        );
     }
 
     #[test]
@@ -251,12 +337,22 @@ mod tests {
         };
         let envelope = event(&slow, 1);
         assert!(envelope.deprecated_tags.is_empty());
-        let Some(v2::envelope::Message::Event(event)) = envelope.message else { panic!("no event") };
-        assert_eq!(event.title, "Traffic Controller has disconnected slow consumer");
+        let Some(v2::envelope::Message::Event(event)) = envelope.message else {
+            panic!("no event")
+        };
+        assert_eq!(
+            event.title,
+            "Traffic Controller has disconnected slow consumer"
+        );
         let head: Vec<_> = event.body.lines().take(4).collect();
         assert_eq!(
             head,
-            ["Remote Address: 10.0.0.1:99", "X-Forwarded-For: 1.2.3.4, 5.6.7.8", "Path: /firehose/a?filter-type=logs", ""]
+            [
+                "Remote Address: 10.0.0.1:99",
+                "X-Forwarded-For: 1.2.3.4, 5.6.7.8",
+                "Path: /firehose/a?filter-type=logs",
+                ""
+            ]
         );
     }
 
@@ -264,9 +360,17 @@ mod tests {
     fn counters_are_sums_over_both_endpoints_where_there_is_one_name() {
         let accounts = Accounts::new(String::new(), 1);
         for endpoint in Endpoint::ALL {
-            accounts.totals.of(endpoint).slow_consumers.fetch_add(2, Ordering::Relaxed);
+            accounts
+                .totals
+                .of(endpoint)
+                .slow_consumers
+                .fetch_add(2, Ordering::Relaxed);
         }
-        accounts.totals.of(Endpoint::Stream).egress.fetch_add(5, Ordering::Relaxed);
+        accounts
+            .totals
+            .of(Endpoint::Stream)
+            .egress
+            .fetch_add(5, Ordering::Relaxed);
         assert_eq!(totals(&accounts), [0, 0, 5, 4]);
     }
 }

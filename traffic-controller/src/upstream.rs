@@ -1,14 +1,24 @@
 //! Where the envelopes come from: all dopplers, merged into one stream per subscription.
 
+use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
+use loggregator_client::{DopplerSet, V1Stream};
 use loggregator_proto::plumbing::SubscriptionRequest;
+
+/// How long a new subscription waits for its requests to be on the way to every doppler before its client hears that it is
+/// connected. A doppler that cannot be reached is joined when it can.
+const OPEN_WITHIN: Duration = Duration::from_millis(100);
+
+/// A subscription in the making.
+pub(crate) type Subscribing = Pin<Box<dyn Future<Output = Box<dyn Batches>> + Send>>;
 
 /// Something that can be subscribed to. The real one reads every doppler of a set; tests have their own.
 pub(crate) trait Upstream: Send + Sync + 'static {
     /// Starts a subscription. Never fails: what cannot be reached is tried again for as long as the subscription lives.
-    fn subscribe(&self, request: SubscriptionRequest) -> Box<dyn Batches>;
+    fn subscribe(&self, request: SubscriptionRequest) -> Subscribing;
 }
 
 /// The merged stream of one subscription. Dropping it cancels the subscription at every doppler.
@@ -18,4 +28,31 @@ pub(crate) trait Batches: Send + 'static {
     /// What is not polled for stays at the transport, whose window bounds it, and then at the doppler, which counts what
     /// it has to let go.
     fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>>;
+
+    /// Ends the subscription; returns how many envelopes had arrived and were not taken.
+    fn close(self: Box<Self>) -> u64;
+}
+
+impl Upstream for DopplerSet {
+    fn subscribe(&self, request: SubscriptionRequest) -> Subscribing {
+        let mut stream = V1Stream::open(self, &request);
+        let dopplers = self.peers().len();
+        Box::pin(async move {
+            if dopplers > 0 {
+                drop(tokio::time::timeout(OPEN_WITHIN, stream.opened(dopplers)).await);
+            }
+            Box::new(stream) as Box<dyn Batches>
+        })
+    }
+}
+
+impl Batches for V1Stream {
+    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.poll_next(cx)
+            .map(|batch| batch.map(|batch| batch.bytes))
+    }
+
+    fn close(self: Box<Self>) -> u64 {
+        V1Stream::close(*self).envelopes
+    }
 }

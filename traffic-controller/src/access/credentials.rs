@@ -14,8 +14,14 @@ pub struct Credentials(Option<Vec<u8>>);
 impl Credentials {
     /// Takes the authorisation text out of a request's headers.
     pub fn from_headers(headers: &HeaderMap) -> Self {
-        let header = headers.get(AUTHORIZATION).map(|value| value.as_bytes().to_vec());
-        Self(header.filter(|text| !text.is_empty()).or_else(|| cookie(headers)))
+        let header = headers
+            .get(AUTHORIZATION)
+            .map(|value| value.as_bytes().to_vec());
+        Self(
+            header
+                .filter(|text| !text.is_empty())
+                .or_else(|| cookie(headers)),
+        )
     }
 
     /// The whole text, prefix included, as it would be passed on to a service that judges it.
@@ -26,7 +32,8 @@ impl Credentials {
     /// The token for an admin check: only the literal lower-case `bearer ` is taken off. Any other spelling stays part
     /// of the token and so makes it a wrong one, as with the Go traffic controller.
     pub fn admin_token(&self) -> Option<&[u8]> {
-        self.text().map(|text| text.strip_prefix(b"bearer ").unwrap_or(text))
+        self.text()
+            .map(|text| text.strip_prefix(b"bearer ").unwrap_or(text))
     }
 
     /// The token for an application check, where the scheme's case does not matter (the Cloud Controller takes both).
@@ -40,20 +47,34 @@ impl Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Credentials(present)" } else { "Credentials(none)" })
+        f.write_str(if self.0.is_some() {
+            "Credentials(present)"
+        } else {
+            "Credentials(none)"
+        })
     }
 }
 
 fn cookie(headers: &HeaderMap) -> Option<Vec<u8>> {
-    let pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b';'));
+    let pairs = headers
+        .get_all(COOKIE)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b';'));
     for pair in pairs {
         let pair = pair.trim_ascii();
-        let Some(at) = pair.iter().position(|&byte| byte == b'=') else { continue };
+        let Some(at) = pair.iter().position(|&byte| byte == b'=') else {
+            continue;
+        };
         let (name, value) = (&pair[..at], &pair[at + 1..]);
         if name == b"authorization" {
-            let unquoted = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
+            let unquoted = value
+                .strip_prefix(b"\"")
+                .and_then(|rest| rest.strip_suffix(b"\""))
+                .unwrap_or(value);
             // An invalid escape counts as no token.
-            return unescape(unquoted, Plus::Blank).map(Cow::into_owned).filter(|text| !text.is_empty());
+            return unescape(unquoted, Plus::Blank)
+                .map(Cow::into_owned)
+                .filter(|text| !text.is_empty());
         }
     }
     None
@@ -108,9 +129,15 @@ mod tests {
 
     #[test]
     fn the_header_wins_over_the_cookie_unless_it_is_empty() {
-        let both = from(&[("authorization", "bearer head"), ("cookie", "authorization=bearer+cook")]);
+        let both = from(&[
+            ("authorization", "bearer head"),
+            ("cookie", "authorization=bearer+cook"),
+        ]);
         assert_eq!(both.admin_token(), Some(&b"head"[..]));
-        let empty = from(&[("authorization", ""), ("cookie", "authorization=bearer+cook")]);
+        let empty = from(&[
+            ("authorization", ""),
+            ("cookie", "authorization=bearer+cook"),
+        ]);
         assert_eq!(empty.admin_token(), Some(&b"cook"[..]));
         assert_eq!(from(&[]).text(), None);
         assert_eq!(from(&[("authorization", "")]).text(), None);
@@ -118,23 +145,47 @@ mod tests {
 
     #[test]
     fn cookies_are_found_by_exact_name_first_one_first_and_unescaped() {
-        let second_line = from(&[("cookie", "Authorization=no; a=b"), ("cookie", "x=y;authorization=bearer%20t%2B; authorization=other")]);
+        let second_line = from(&[
+            ("cookie", "Authorization=no; a=b"),
+            (
+                "cookie",
+                "x=y;authorization=bearer%20t%2B; authorization=other",
+            ),
+        ]);
         assert_eq!(second_line.text(), Some(&b"bearer t+"[..]));
         assert_eq!(from(&[("cookie", "authorization=bearer%2")]).text(), None);
-        assert_eq!(from(&[("cookie", "authorization=bearer%zz; authorization=good")]).text(), None);
-        assert_eq!(from(&[("cookie", "authorization=\"bearer t\"")]).text(), Some(&b"bearer t"[..]));
+        assert_eq!(
+            from(&[("cookie", "authorization=bearer%zz; authorization=good")]).text(),
+            None
+        );
+        assert_eq!(
+            from(&[("cookie", "authorization=\"bearer t\"")]).text(),
+            Some(&b"bearer t"[..])
+        );
     }
 
     #[test]
     fn only_the_lower_case_prefix_is_taken_off_for_admins() {
-        assert_eq!(from(&[("authorization", "Bearer t")]).admin_token(), Some(&b"Bearer t"[..]));
-        assert_eq!(from(&[("authorization", "Bearer t")]).app_token(), Some(&b"t"[..]));
+        assert_eq!(
+            from(&[("authorization", "Bearer t")]).admin_token(),
+            Some(&b"Bearer t"[..])
+        );
+        assert_eq!(
+            from(&[("authorization", "Bearer t")]).app_token(),
+            Some(&b"t"[..])
+        );
         assert_eq!(from(&[("authorization", "t")]).app_token(), Some(&b"t"[..]));
-        assert_eq!(from(&[("authorization", "t")]).admin_token(), Some(&b"t"[..]));
+        assert_eq!(
+            from(&[("authorization", "t")]).admin_token(),
+            Some(&b"t"[..])
+        );
     }
 
     #[test]
     fn debug_does_not_show_the_token() {
-        assert_eq!(format!("{:?}", from(&[("authorization", "bearer s3cret")])), "Credentials(present)");
+        assert_eq!(
+            format!("{:?}", from(&[("authorization", "bearer s3cret")])),
+            "Credentials(present)"
+        );
     }
 }

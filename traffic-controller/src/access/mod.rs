@@ -1,6 +1,6 @@
 //! Who may read what.
 //!
-//! [`Access`] is asked before a request is looked at any further. Two implementations are here: [`Open`], which lets
+//! [`AccessControl`] is asked before a request is looked at any further. Two implementations are here: [`Open`], which lets
 //! everybody in, and [`TokenFile`], which knows tokens from a file. The answers they can give are those that a check
 //! against UAA and the Cloud Controller gives, so that such a check fits in without a change elsewhere.
 
@@ -35,11 +35,11 @@ pub enum Denied {
     Unavailable(String),
 }
 
-/// What [`Access`] answers, when it has an answer.
+/// What [`AccessControl`] answers, when it has an answer.
 pub type Verdict<'a> = Pin<Box<dyn Future<Output = Result<(), Denied>> + Send + 'a>>;
 
 /// Decides who may read what. Asked once per connection attempt; nothing is cached by the caller.
-pub trait Access: fmt::Debug + Send + Sync + 'static {
+pub trait AccessControl: fmt::Debug + Send + Sync + 'static {
     /// May the bearer read the firehose, that is everything?
     fn firehose<'a>(&'a self, who: &'a Credentials) -> Verdict<'a>;
 
@@ -51,7 +51,7 @@ pub trait Access: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Open;
 
-impl Access for Open {
+impl AccessControl for Open {
     fn firehose<'a>(&'a self, _: &'a Credentials) -> Verdict<'a> {
         Box::pin(std::future::ready(Ok(())))
     }

@@ -25,7 +25,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Access, Credentials, Denied, Verdict};
+use super::{AccessControl, Credentials, Denied, Verdict};
 
 /// The scope that opens the firehose.
 const FIREHOSE: &str = "doppler.firehose";
@@ -53,7 +53,9 @@ pub enum TokenFileError {
         bytes: u64,
     },
     /// A line has a token but does not say what it may read.
-    #[error("token file {path}, line {line}: a token without `{FIREHOSE}` or application ids behind it")]
+    #[error(
+        "token file {path}, line {line}: a token without `{FIREHOSE}` or application ids behind it"
+    )]
     NoGrant {
         /// The file.
         path: PathBuf,
@@ -72,7 +74,7 @@ pub enum TokenFileError {
     },
 }
 
-/// [`Access`] by the tokens of a file; see the module's text for its form.
+/// [`AccessControl`] by the tokens of a file; see the module's text for its form.
 pub struct TokenFile {
     path: PathBuf,
     tokens: ArcSwap<Vec<Grant>>,
@@ -109,7 +111,11 @@ impl TokenFile {
     /// Looks at the file every `every` and takes over what changed, until `stop`.
     pub async fn watch(self: Arc<Self>, every: Duration, stop: CancellationToken) {
         let mut seen = version(&self.path).await;
-        while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
+        while stop
+            .run_until_cancelled(tokio::time::sleep(every))
+            .await
+            .is_some()
+        {
             let now = version(&self.path).await;
             if now == seen {
                 continue;
@@ -134,23 +140,35 @@ impl TokenFile {
 
     /// How often a changed file was taken over, and how often it could not be.
     pub fn reloads(&self) -> (u64, u64) {
-        (self.reloads.load(Ordering::Relaxed), self.failures.load(Ordering::Relaxed))
+        (
+            self.reloads.load(Ordering::Relaxed),
+            self.failures.load(Ordering::Relaxed),
+        )
     }
 
     /// Judges a token. Every known token is compared, each in a time that does not depend on where they differ.
-    fn judge(&self, token: Option<&[u8]>, allows: impl Fn(&Grant) -> bool, otherwise: Denied) -> Result<(), Denied> {
+    fn judge(
+        &self,
+        token: Option<&[u8]>,
+        allows: impl Fn(&Grant) -> bool,
+        otherwise: Denied,
+    ) -> Result<(), Denied> {
         let token = token.ok_or(Denied::NoToken)?;
         let mut found = Err(Denied::Refused);
         for grant in self.tokens.load().iter() {
             if same(token, &grant.token) {
-                found = if allows(grant) { Ok(()) } else { Err(otherwise.clone()) };
+                found = if allows(grant) {
+                    Ok(())
+                } else {
+                    Err(otherwise.clone())
+                };
             }
         }
         found
     }
 }
 
-impl Access for TokenFile {
+impl AccessControl for TokenFile {
     fn firehose<'a>(&'a self, who: &'a Credentials) -> Verdict<'a> {
         let verdict = self.judge(who.admin_token(), |grant| grant.firehose, Denied::Refused);
         Box::pin(std::future::ready(verdict))
@@ -167,7 +185,10 @@ impl Access for TokenFile {
 impl fmt::Debug for TokenFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tokens = self.tokens.load().len();
-        f.debug_struct("TokenFile").field("path", &self.path).field("tokens", &tokens).finish_non_exhaustive()
+        f.debug_struct("TokenFile")
+            .field("path", &self.path)
+            .field("tokens", &tokens)
+            .finish_non_exhaustive()
     }
 }
 
@@ -177,10 +198,16 @@ async fn version(path: &Path) -> Option<Version> {
 }
 
 fn load(path: &Path) -> Result<Vec<Grant>, TokenFileError> {
-    let failed = |source| TokenFileError::Read { path: path.to_owned(), source };
+    let failed = |source| TokenFileError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let meta = std::fs::metadata(path).map_err(failed)?;
     if meta.len() > MAX_FILE_BYTES {
-        return Err(TokenFileError::TooLarge { path: path.to_owned(), bytes: meta.len() });
+        return Err(TokenFileError::TooLarge {
+            path: path.to_owned(),
+            bytes: meta.len(),
+        });
     }
     warn_if_shared(path, &meta);
     parse(path, &std::fs::read_to_string(path).map_err(failed)?)
@@ -202,14 +229,25 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Grant>, TokenFileError> {
     let mut grants = Vec::new();
     let mut lines_of = std::collections::HashMap::new();
     for (i, line) in text.lines().enumerate() {
-        let mut words = line.split([' ', '\t', ',', '\r']).filter(|word| !word.is_empty());
-        let Some(token) = words.next().filter(|token| !token.starts_with('#')) else { continue };
+        let mut words = line
+            .split([' ', '\t', ',', '\r'])
+            .filter(|word| !word.is_empty());
+        let Some(token) = words.next().filter(|token| !token.starts_with('#')) else {
+            continue;
+        };
         if let Some(first) = lines_of.insert(token, i + 1) {
-            return Err(TokenFileError::Duplicate { path: path.to_owned(), line: i + 1, first });
+            return Err(TokenFileError::Duplicate {
+                path: path.to_owned(),
+                line: i + 1,
+                first,
+            });
         }
         let (scopes, apps): (Vec<_>, Vec<_>) = words.partition(|word| *word == FIREHOSE);
         if scopes.is_empty() && apps.is_empty() {
-            return Err(TokenFileError::NoGrant { path: path.to_owned(), line: i + 1 });
+            return Err(TokenFileError::NoGrant {
+                path: path.to_owned(),
+                line: i + 1,
+            });
         }
         grants.push(Grant {
             token: token.as_bytes().into(),
@@ -247,7 +285,8 @@ mod tests {
         std::fs::write(path, text).unwrap();
     }
 
-    const FILE: &str = "# tokens\n\nadmin  doppler.firehose\nshop app-1, app-2\nboth\tapp-3 doppler.firehose\n";
+    const FILE: &str =
+        "# tokens\n\nadmin  doppler.firehose\nshop app-1, app-2\nboth\tapp-3 doppler.firehose\n";
 
     #[tokio::test]
     async fn tokens_open_what_the_file_says() {
@@ -261,28 +300,69 @@ mod tests {
         assert_eq!(file.firehose(&bearer("bearer admin")).await, Ok(()));
         assert_eq!(file.firehose(&bearer("admin")).await, Ok(()));
         assert_eq!(file.firehose(&bearer("bearer both")).await, Ok(()));
-        assert_eq!(file.firehose(&bearer("Bearer admin")).await, Err(Denied::Refused));
-        assert_eq!(file.firehose(&bearer("bearer shop")).await, Err(Denied::Refused));
-        assert_eq!(file.firehose(&bearer("bearer admi")).await, Err(Denied::Refused));
-        assert_eq!(file.firehose(&bearer("bearer adminadmin")).await, Err(Denied::Refused));
-        assert_eq!(file.firehose(&bearer("bearer ")).await, Err(Denied::Refused));
+        assert_eq!(
+            file.firehose(&bearer("Bearer admin")).await,
+            Err(Denied::Refused)
+        );
+        assert_eq!(
+            file.firehose(&bearer("bearer shop")).await,
+            Err(Denied::Refused)
+        );
+        assert_eq!(
+            file.firehose(&bearer("bearer admi")).await,
+            Err(Denied::Refused)
+        );
+        assert_eq!(
+            file.firehose(&bearer("bearer adminadmin")).await,
+            Err(Denied::Refused)
+        );
+        assert_eq!(
+            file.firehose(&bearer("bearer ")).await,
+            Err(Denied::Refused)
+        );
 
         assert_eq!(file.app_stream("app-1", &none).await, Err(Denied::NoToken));
-        assert_eq!(file.app_stream("app-1", &bearer("bearer nobody")).await, Err(Denied::Refused));
-        assert_eq!(file.app_stream("app-2", &bearer("Bearer shop")).await, Ok(()));
-        assert_eq!(file.app_stream("app-3", &bearer("bearer shop")).await, Err(Denied::NotFound));
-        assert_eq!(file.app_stream("anything", &bearer("bearer admin")).await, Ok(()));
+        assert_eq!(
+            file.app_stream("app-1", &bearer("bearer nobody")).await,
+            Err(Denied::Refused)
+        );
+        assert_eq!(
+            file.app_stream("app-2", &bearer("Bearer shop")).await,
+            Ok(())
+        );
+        assert_eq!(
+            file.app_stream("app-3", &bearer("bearer shop")).await,
+            Err(Denied::NotFound)
+        );
+        assert_eq!(
+            file.app_stream("anything", &bearer("bearer admin")).await,
+            Ok(())
+        );
     }
 
     #[test]
     fn bad_lines_are_errors_that_name_the_line_and_no_token() {
-        let error = parse(Path::new("f"), "a doppler.firehose\ns3cret\n").err().unwrap();
+        let error = parse(Path::new("f"), "a doppler.firehose\ns3cret\n")
+            .err()
+            .unwrap();
         assert!(matches!(error, TokenFileError::NoGrant { line: 2, .. }));
         assert!(!error.to_string().contains("s3cret"));
-        let error = parse(Path::new("f"), "s3cret x\n\ns3cret y\n").err().unwrap();
-        assert!(matches!(error, TokenFileError::Duplicate { line: 3, first: 1, .. }));
+        let error = parse(Path::new("f"), "s3cret x\n\ns3cret y\n")
+            .err()
+            .unwrap();
+        assert!(matches!(
+            error,
+            TokenFileError::Duplicate {
+                line: 3,
+                first: 1,
+                ..
+            }
+        ));
         assert!(!error.to_string().contains("s3cret"));
-        assert!(matches!(TokenFile::open("/nonexistent/tokens"), Err(TokenFileError::Read { .. })));
+        assert!(matches!(
+            TokenFile::open("/nonexistent/tokens"),
+            Err(TokenFileError::Read { .. })
+        ));
     }
 
     #[tokio::test]
@@ -308,7 +388,10 @@ mod tests {
         };
         until(|(good, _)| good > 0, "two doppler.firehose\n").await;
         assert_eq!(file.firehose(&bearer("bearer two")).await, Ok(()));
-        assert_eq!(file.firehose(&bearer("bearer one")).await, Err(Denied::Refused));
+        assert_eq!(
+            file.firehose(&bearer("bearer one")).await,
+            Err(Denied::Refused)
+        );
 
         until(|(_, bad)| bad > 0, "two\n").await;
         assert_eq!(file.firehose(&bearer("bearer two")).await, Ok(()));

@@ -61,7 +61,10 @@ impl End {
             Self::Stopped => (CloseCode::Away, ""),
             Self::Client | Self::SlowConsumer | Self::Upstream => (CloseCode::Normal, ""),
         };
-        CloseFrame { code, reason: reason.into() }
+        CloseFrame {
+            code,
+            reason: reason.into(),
+        }
     }
 }
 

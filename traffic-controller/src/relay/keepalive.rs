@@ -37,7 +37,11 @@ pub(crate) enum Duty {
 impl KeepAlive {
     /// For a client that connected `now`: the first ping is due.
     pub(crate) fn new(now: Instant, interval: Duration, deadline: Duration) -> Self {
-        Self { interval, deadline, state: State::Due(now) }
+        Self {
+            interval,
+            deadline,
+            state: State::Due(now),
+        }
     }
 
     /// What is to be done at this time.
@@ -88,7 +92,10 @@ mod tests {
         let t0 = Instant::now();
         let mut client = KeepAlive::new(t0, INTERVAL, DEADLINE);
         client.pinged(t0);
-        assert_eq!(client.duty(t0 + DEADLINE - Duration::from_millis(1)), Duty::Wait(t0 + DEADLINE));
+        assert_eq!(
+            client.duty(t0 + DEADLINE - Duration::from_millis(1)),
+            Duty::Wait(t0 + DEADLINE)
+        );
         assert_eq!(client.duty(t0 + DEADLINE), Duty::Expired);
     }
 }

@@ -43,11 +43,11 @@ const STEPS_PER_POLL: usize = 32;
 /// Bytes that may be unflushed before no further batch is taken.
 const FLUSH_AT: u64 = 256 << 10;
 
-/// Bytes that are taken from the transport when a subscription ends, to account for what the dopplers handed over already.
+/// Bytes that are still taken from the transport when the process stops.
 const BYTES_AT_END: usize = 4 << 20;
 
 /// Times and sizes of a client's connection.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timing {
     /// From a pong to the next ping.
     pub ping_interval: Duration,
@@ -146,10 +146,10 @@ pub(crate) struct Relay<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
-    /// Takes over an upgraded connection.
+    /// Takes over an upgraded connection. `wire` counts the bytes that the kernel takes from it, where that is known.
     pub(crate) async fn new(
         io: IO,
-        wire: Written,
+        wire: Option<Written>,
         batches: Box<dyn Batches>,
         account: Account,
         timing: Timing,
@@ -158,7 +158,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
     ) -> Self {
         // A payload is only given to the socket when its buffer was emptied up to `write_buffer`, so that with the
         // headers of that payload and of control frames the buffer cannot pass its limit.
-        let limit = timing.write_buffer.saturating_add(timing.max_payload).saturating_add(4096);
+        let limit = timing
+            .write_buffer
+            .saturating_add(timing.max_payload)
+            .saturating_add(4096);
         let config = WebSocketConfig::default()
             .read_buffer_size(1024)
             .write_buffer_size(timing.write_buffer)
@@ -166,6 +169,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
             .max_message_size(Some(timing.max_client_message))
             .max_frame_size(Some(timing.max_client_message));
         let accepted = Written::default();
+        let wire = wire.unwrap_or_else(|| accepted.clone());
         let io = Metered::new(io, accepted.clone());
         let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
         let now = Instant::now();
@@ -217,8 +221,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
             let now = Instant::now();
             self.read(cx, now)?;
             if matches!(self.phase, Phase::Relaying) && self.stop.as_mut().poll(cx).is_ready() {
-                self.left = self.leave_upstream();
-                self.phase = Phase::Finishing { why: End::Stopped, by: now + self.timing.drain_within };
+                self.take_what_has_arrived();
+                self.phase = Phase::Finishing {
+                    why: End::Stopped,
+                    by: now + self.timing.drain_within,
+                };
             }
             let line = self.write(cx, now)?;
             self.note_stall(now, &line);
@@ -257,15 +264,22 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
                     self.give_up_data();
                     self.peer_closed = true;
                     self.dirty = true;
-                    self.phase = Phase::Closing { why: self.why(), by: now + self.timing.close_within };
+                    self.phase = Phase::Closing {
+                        why: self.why(),
+                        by: now + self.timing.close_within,
+                    };
                 }
                 Poll::Ready(Some(Ok(_))) => {}
                 Poll::Ready(Some(Err(error))) => {
                     self.readable = false;
                     match (error, self.phase) {
-                        (WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake), _) => return Err(self.why()),
+                        (WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake), _) => {
+                            return Err(self.why());
+                        }
                         (WsError::Capacity(_), Phase::Relaying) => self.finish(End::TooBig, now),
-                        (WsError::Protocol(_) | WsError::Utf8(_), Phase::Relaying) => self.finish(End::Protocol, now),
+                        (WsError::Protocol(_) | WsError::Utf8(_), Phase::Relaying) => {
+                            self.finish(End::Protocol, now)
+                        }
                         _ => return Err(self.why()),
                     }
                 }
@@ -309,12 +323,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
                     return Ok(Line::More);
                 }
                 // Not before all went out: a close frame behind data that nobody takes would help nobody.
-                let Line::Idle = self.flush(cx)? else { return Ok(Line::Blocked) };
+                let Line::Idle = self.flush(cx)? else {
+                    return Ok(Line::Blocked);
+                };
                 if !self.ready(cx)? {
                     return Ok(Line::Blocked);
                 }
                 self.give(Message::Close(Some(why.close_frame())))?;
-                self.phase = Phase::Closing { why, by: now + self.timing.close_within };
+                self.phase = Phase::Closing {
+                    why,
+                    by: now + self.timing.close_within,
+                };
                 Ok(Line::More)
             }
             Phase::Closing { why, .. } => match self.flush(cx)? {
@@ -329,7 +348,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
 
     /// Takes the next batch if one is at hand; `false` when there is none yet.
     fn fetch(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        let Some(batches) = &mut self.batches else { return false };
+        let Some(batches) = &mut self.batches else {
+            return false;
+        };
         match batches.poll_batch(cx) {
             Poll::Pending => false,
             Poll::Ready(Some(batch)) => {
@@ -379,7 +400,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
 
     fn give(&mut self, message: Message) -> Result<(), End> {
         self.dirty = true;
-        self.socket.start_send_unpin(message).map_err(|_| self.why())
+        self.socket
+            .start_send_unpin(message)
+            .map_err(|_| self.why())
     }
 
     fn flush(&mut self, cx: &mut Context<'_>) -> Result<Line, End> {
@@ -414,7 +437,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
     fn check_clock(&mut self, now: Instant) -> Result<Clock, End> {
         match self.phase {
             Phase::Finishing { why, by } | Phase::Closing { why, by } => {
-                if now < by { Ok(Clock::WakeAt(by)) } else { Err(why) }
+                if now < by {
+                    Ok(Clock::WakeAt(by))
+                } else {
+                    Err(why)
+                }
             }
             Phase::Relaying => {
                 let slow_at = self.stall.map(|(since, _)| since + self.timing.slow_after);
@@ -424,8 +451,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
                         report();
                     }
                     self.give_up_data();
-                    let left = self.timing.drop_after.saturating_sub(self.timing.slow_after);
-                    self.phase = Phase::Finishing { why: End::SlowConsumer, by: now + left };
+                    let left = self
+                        .timing
+                        .drop_after
+                        .saturating_sub(self.timing.slow_after);
+                    self.phase = Phase::Finishing {
+                        why: End::SlowConsumer,
+                        by: now + left,
+                    };
                     return Ok(Clock::Changed);
                 }
                 let ping_or_pong = match self.keep_alive.duty(now) {
@@ -446,31 +479,39 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
     /// No new data; a close frame behind what the socket already has.
     fn finish(&mut self, why: End, now: Instant) {
         self.give_up_data();
-        self.phase = Phase::Finishing { why, by: now + self.timing.close_within };
+        self.phase = Phase::Finishing {
+            why,
+            by: now + self.timing.close_within,
+        };
     }
 
-    /// Leaves the dopplers and lets go of what is not with the socket yet. All of it stays counted as received.
+    /// Leaves the dopplers and lets go of what is not with the socket yet. All of it stays counted as received, also what
+    /// had only arrived: the dopplers count it as delivered.
     fn give_up_data(&mut self) {
-        let left = self.leave_upstream();
-        self.left.extend(left);
         while let Some(batch) = self.left.pop_front() {
             self.load(batch);
         }
         self.records.clear();
+        if let Some(batches) = self.batches.take() {
+            self.account.received(batches.close());
+        }
     }
 
-    /// Cancels the subscription, but not without what the dopplers handed over already and count as delivered.
-    fn leave_upstream(&mut self) -> VecDeque<Bytes> {
-        let mut left = VecDeque::new();
-        let Some(mut batches) = self.batches.take() else { return left };
+    /// Leaves the dopplers, but keeps what has arrived.
+    fn take_what_has_arrived(&mut self) {
+        let Some(mut batches) = self.batches.take() else {
+            return;
+        };
         let mut cx = Context::from_waker(Waker::noop());
         let mut bytes = 0;
         while bytes < BYTES_AT_END {
-            let Poll::Ready(Some(batch)) = batches.poll_batch(&mut cx) else { break };
+            let Poll::Ready(Some(batch)) = batches.poll_batch(&mut cx) else {
+                break;
+            };
             bytes += batch.len() + 64;
-            left.push_back(batch);
+            self.left.push_back(batch);
         }
-        left
+        self.account.received(batches.close());
     }
 
     /// Why the connection ends if it ends now by itself.

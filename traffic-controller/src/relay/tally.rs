@@ -18,7 +18,13 @@ pub(super) struct Tally {
 
 impl Tally {
     pub(super) fn new(accepted: Written) -> Self {
-        Self { accepted, base: 0, frames: Vec::new(), data: 0, control: 0 }
+        Self {
+            accepted,
+            base: 0,
+            frames: Vec::new(),
+            data: 0,
+            control: 0,
+        }
     }
 
     /// A data frame with a payload of this size was given.
@@ -80,7 +86,10 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     async fn take(written: &Written, bytes: usize) {
-        Metered::new(tokio::io::sink(), written.clone()).write_all(&vec![0; bytes]).await.unwrap();
+        Metered::new(tokio::io::sink(), written.clone())
+            .write_all(&vec![0; bytes])
+            .await
+            .unwrap();
     }
 
     #[tokio::test]
@@ -89,7 +98,10 @@ mod tests {
         let mut tally = Tally::new(accepted.clone());
         tally.data(100);
         take(&accepted, 102).await;
-        assert_eq!((tally.unflushed(), tally.flushed(), tally.unflushed()), (102, (1, 102), 0));
+        assert_eq!(
+            (tally.unflushed(), tally.flushed(), tally.unflushed()),
+            (102, (1, 102), 0)
+        );
 
         tally.data(100);
         tally.data(200);

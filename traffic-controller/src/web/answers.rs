@@ -1,37 +1,43 @@
 //! The answers that are not a stream, to the byte those of the Go traffic controller.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, UPGRADE, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, UPGRADE, WWW_AUTHENTICATE,
+};
 use http::{Response, StatusCode};
-use http_body_util::Full;
 
 use super::handshake::Refusal;
 use super::routes::Route;
 use crate::access::Denied;
 
 /// Every answer's body is at hand as a whole.
-pub(crate) type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Bytes>;
 
 const NO_SNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 const WS_VERSION: HeaderName = HeaderName::from_static("sec-websocket-version");
 const WS_ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 
 fn empty(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Full::default());
+    let mut answer = Response::new(Bytes::new());
     *answer.status_mut() = status;
     answer
 }
 
 fn text(status: StatusCode, body: &'static str) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+    let mut answer = Response::new(Bytes::from_static(body.as_bytes()));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     answer
 }
 
 fn plain_error(status: StatusCode, body: &'static str) -> Answer {
     let mut answer = text(status, body);
-    answer.headers_mut().insert(NO_SNIFF, HeaderValue::from_static("nosniff"));
+    answer
+        .headers_mut()
+        .insert(NO_SNIFF, HeaderValue::from_static("nosniff"));
     answer
 }
 
@@ -55,7 +61,9 @@ pub(crate) fn moved(location: &str) -> Answer {
 /// The path is not valid percent encoding.
 pub(crate) fn malformed() -> Answer {
     let mut answer = text(StatusCode::BAD_REQUEST, "400 Bad Request");
-    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 
@@ -72,13 +80,17 @@ pub(crate) fn denied(route: &Route, why: &Denied) -> Answer {
             _ => "You are not authorized. invalid authorization",
         };
         let mut answer = text(StatusCode::UNAUTHORIZED, body);
-        answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic"));
+        answer
+            .headers_mut()
+            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic"));
         return answer;
     }
     match why {
         Denied::NoToken | Denied::Refused => {
             let mut answer = empty(StatusCode::UNAUTHORIZED);
-            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic"));
+            answer
+                .headers_mut()
+                .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic"));
             answer
         }
         Denied::NotAnAppId => empty(StatusCode::UNAUTHORIZED),
@@ -93,11 +105,15 @@ pub(crate) fn refused(refusal: Refusal) -> Answer {
         Refusal::NotAHandshake => plain_error(StatusCode::BAD_REQUEST, "Bad Request\n"),
         Refusal::Method => {
             let mut answer = plain_error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+            answer
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("GET"));
             answer
         }
     };
-    answer.headers_mut().insert(WS_VERSION, HeaderValue::from_static("13"));
+    answer
+        .headers_mut()
+        .insert(WS_VERSION, HeaderValue::from_static("13"));
     answer
 }
 
@@ -119,7 +135,10 @@ mod tests {
 
     #[test]
     fn every_way_to_be_denied_has_its_status() {
-        let firehose = Route::Firehose { id: "s".to_owned(), keep: super::super::routes::Keep::All };
+        let firehose = Route::Firehose {
+            id: "s".to_owned(),
+            keep: super::super::routes::Keep::All,
+        };
         let app = Route::App { id: "a".to_owned() };
         let unavailable = Denied::Unavailable("refused".to_owned());
         for (route, why, status, basic) in [
@@ -134,7 +153,11 @@ mod tests {
         ] {
             let answer = denied(route, why);
             assert_eq!(answer.status().as_u16(), status, "{route:?} {why:?}");
-            assert_eq!(answer.headers().contains_key(WWW_AUTHENTICATE), basic, "{route:?} {why:?}");
+            assert_eq!(
+                answer.headers().contains_key(WWW_AUTHENTICATE),
+                basic,
+                "{route:?} {why:?}"
+            );
         }
     }
 }

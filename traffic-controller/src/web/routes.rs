@@ -46,7 +46,9 @@ pub(crate) enum Keep {
 impl Route {
     /// The route of a request target.
     pub(crate) fn of(uri: &Uri) -> Self {
-        let Some(path) = unescape(uri.path().as_bytes(), Plus::Literal) else { return Self::Malformed };
+        let Some(path) = unescape(uri.path().as_bytes(), Plus::Literal) else {
+            return Self::Malformed;
+        };
         let clean = clean(&path);
         if clean != *path {
             let mut location = escape(&clean);
@@ -57,14 +59,22 @@ impl Route {
             return Self::Moved(location);
         }
         let mut segments = path.split(|&byte| byte == b'/').skip(1);
-        let found = match (segments.next(), segments.next(), segments.next(), segments.next()) {
+        let found = match (
+            segments.next(),
+            segments.next(),
+            segments.next(),
+            segments.next(),
+        ) {
             (Some(b"firehose"), Some(id), None, _) => (id, true),
             (Some(b"apps"), Some(id), Some(b"stream"), None) => (id, false),
             _ => return Self::NotFound,
         };
         match (std::str::from_utf8(found.0), found.1) {
             (Ok(""), _) => Self::NotFound,
-            (Ok(id), true) => Self::Firehose { id: id.to_owned(), keep: Keep::of(uri.query().unwrap_or("")) },
+            (Ok(id), true) => Self::Firehose {
+                id: id.to_owned(),
+                keep: Keep::of(uri.query().unwrap_or("")),
+            },
             (Ok(id), false) => Self::App { id: id.to_owned() },
             // An id that cannot stand in a protobuf string could never be subscribed to.
             (Err(_), _) => Self::Malformed,
@@ -80,12 +90,21 @@ impl Route {
                     Keep::Logs => Some(filter::Message::Log(LogFilter {})),
                     Keep::Metrics => Some(filter::Message::Metric(MetricFilter {})),
                 };
-                let filter = message.map(|message| Filter { app_id: String::new(), message: Some(message) });
-                Some(SubscriptionRequest { shard_id: id.clone(), filter })
+                let filter = message.map(|message| Filter {
+                    app_id: String::new(),
+                    message: Some(message),
+                });
+                Some(SubscriptionRequest {
+                    shard_id: id.clone(),
+                    filter,
+                })
             }
             Self::App { id } => Some(SubscriptionRequest {
                 shard_id: String::new(),
-                filter: Some(Filter { app_id: id.clone(), message: None }),
+                filter: Some(Filter {
+                    app_id: id.clone(),
+                    message: None,
+                }),
             }),
             _ => None,
         }
@@ -94,9 +113,16 @@ impl Route {
     /// A short text of what is asked for, for the ledger.
     pub(crate) fn selector(&self) -> String {
         match self {
-            Self::Firehose { keep: Keep::All, .. } => "firehose".to_owned(),
-            Self::Firehose { keep: Keep::Logs, .. } => "firehose logs".to_owned(),
-            Self::Firehose { keep: Keep::Metrics, .. } => "firehose metrics".to_owned(),
+            Self::Firehose {
+                keep: Keep::All, ..
+            } => "firehose".to_owned(),
+            Self::Firehose {
+                keep: Keep::Logs, ..
+            } => "firehose logs".to_owned(),
+            Self::Firehose {
+                keep: Keep::Metrics,
+                ..
+            } => "firehose metrics".to_owned(),
             Self::App { id } => format!("app {id}"),
             Self::Moved(_) | Self::NotFound | Self::Malformed => String::new(),
         }
@@ -109,8 +135,10 @@ impl Keep {
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             // A pair that is not valid encoding is passed over.
-            let (Some(name), Some(value)) = (unescape(name.as_bytes(), Plus::Blank), unescape(value.as_bytes(), Plus::Blank))
-            else {
+            let (Some(name), Some(value)) = (
+                unescape(name.as_bytes(), Plus::Blank),
+                unescape(value.as_bytes(), Plus::Blank),
+            ) else {
                 continue;
             };
             // The Go server refuses a semicolon in a pair altogether.
@@ -155,13 +183,18 @@ fn escape(path: &[u8]) -> String {
     for &byte in path {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => text.push(byte as char),
-            b'-' | b'_' | b'.' | b'~' | b'$' | b'&' | b'+' | b',' | b'/' | b':' | b';' | b'=' | b'@' => {
+            b'-' | b'_' | b'.' | b'~' | b'$' | b'&' | b'+' | b',' | b'/' | b':' | b';' | b'='
+            | b'@' => {
                 text.push(byte as char);
             }
             other => {
                 text.push('%');
                 for digit in [other >> 4, other & 15] {
-                    text.push(char::from_digit(u32::from(digit), 16).unwrap_or('0').to_ascii_uppercase());
+                    text.push(
+                        char::from_digit(u32::from(digit), 16)
+                            .unwrap_or('0')
+                            .to_ascii_uppercase(),
+                    );
                 }
             }
         }
@@ -178,17 +211,33 @@ mod tests {
     }
 
     fn firehose(id: &str, keep: Keep) -> Route {
-        Route::Firehose { id: id.to_owned(), keep }
+        Route::Firehose {
+            id: id.to_owned(),
+            keep,
+        }
     }
 
     #[test]
     fn the_two_endpoints_and_nothing_else() {
         assert_eq!(route("/firehose/a"), firehose("a", Keep::All));
         assert_eq!(route("/firehose/a?"), firehose("a", Keep::All));
-        assert_eq!(route("/apps/x/stream?filter-type=logs"), Route::App { id: "x".to_owned() });
-        for missing in
-            ["/", "/firehose", "/firehose/", "/firehose/a/", "/firehose/a/b", "/apps/x", "/apps/x/stream/", "/apps/x/recentlogs", "/apps/x/containermetrics", "/Firehose/a", "/set-cookie2"]
-        {
+        assert_eq!(
+            route("/apps/x/stream?filter-type=logs"),
+            Route::App { id: "x".to_owned() }
+        );
+        for missing in [
+            "/",
+            "/firehose",
+            "/firehose/",
+            "/firehose/a/",
+            "/firehose/a/b",
+            "/apps/x",
+            "/apps/x/stream/",
+            "/apps/x/recentlogs",
+            "/apps/x/containermetrics",
+            "/Firehose/a",
+            "/set-cookie2",
+        ] {
             assert_eq!(route(missing), Route::NotFound, "{missing}");
         }
     }
@@ -205,7 +254,11 @@ mod tests {
             ("Filter-Type=logs", Keep::All),
             ("x=%zz&filter-type=logs", Keep::Logs),
         ] {
-            assert_eq!(route(&format!("/firehose/a?{query}")), firehose("a", keep), "{query}");
+            assert_eq!(
+                route(&format!("/firehose/a?{query}")),
+                firehose("a", keep),
+                "{query}"
+            );
         }
     }
 
@@ -223,7 +276,10 @@ mod tests {
     fn unclean_paths_are_redirected_with_their_query() {
         for (from, to) in [
             ("//firehose/a", "/firehose/a"),
-            ("/firehose//a?filter-type=logs", "/firehose/a?filter-type=logs"),
+            (
+                "/firehose//a?filter-type=logs",
+                "/firehose/a?filter-type=logs",
+            ),
             ("/./firehose/x/../a", "/firehose/a"),
             ("/../..", "/"),
             ("/firehose//", "/firehose/"),
@@ -238,11 +294,21 @@ mod tests {
     fn what_a_doppler_is_asked_for() {
         let all = route("/firehose/s").subscription().unwrap();
         assert_eq!((all.shard_id.as_str(), all.filter), ("s", None));
-        let logs = route("/firehose/s?filter-type=logs").subscription().unwrap().filter.unwrap();
+        let logs = route("/firehose/s?filter-type=logs")
+            .subscription()
+            .unwrap()
+            .filter
+            .unwrap();
         assert_eq!(logs.message, Some(filter::Message::Log(LogFilter {})));
         let app = route("/apps/a/stream").subscription().unwrap();
         assert_eq!(app.shard_id, "");
-        assert_eq!(app.filter.unwrap(), Filter { app_id: "a".to_owned(), message: None });
+        assert_eq!(
+            app.filter.unwrap(),
+            Filter {
+                app_id: "a".to_owned(),
+                message: None
+            }
+        );
         assert_eq!(route("/").subscription(), None);
     }
 }

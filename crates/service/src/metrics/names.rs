@@ -164,6 +164,8 @@ table! {
             "Open client connections.";
         TC_SLOW_CONSUMERS: COUNTER, Connections, "loggregator_traffic_controller_slow_consumers_total", ["endpoint"],
             "Clients that were closed because they did not read.";
+        TC_CLOSED: COUNTER, Connections, "loggregator_traffic_controller_closed_clients_total", ["endpoint", "reason"],
+            "Client connections that ended, by reason.";
         TC_REQUESTS: COUNTER, Count, "loggregator_traffic_controller_requests_total", ["endpoint", "status"],
             "Requests answered, by endpoint and HTTP status.";
         TC_DOPPLERS: GAUGE, Connections, "loggregator_traffic_controller_dopplers", ["state"],

@@ -1,0 +1,252 @@
+//! Puts the parts together and runs them as tasks of a lifecycle.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use loggregator_client::{AGENT, Connector, DOPPLER, DopplerSet};
+use loggregator_net::dns::Addresses;
+use loggregator_net::http::{Server, Settings};
+use loggregator_net::{ClientTls, Profile, ServerTls, TlsError};
+use loggregator_service::Lifecycle;
+use loggregator_service::admin::{Admin, AdminError, Condition, Readiness};
+use loggregator_service::metrics::Metrics;
+use thiserror::Error as ThisError;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::access::{AccessControl, Open, TokenFile, TokenFileError};
+use crate::accounts::Accounts;
+use crate::config::{Access, Config};
+use crate::front::{Door, Front, Requests};
+use crate::metrics;
+use crate::self_metrics::{SelfMetrics, SlowConsumers};
+
+/// Subscriptions that are over and still listed one by one in the ledger; older ones are listed as their sum.
+const CLOSED_KEPT: usize = 1000;
+
+/// How often dopplers that are not connected are looked at.
+const KEEP_CONNECTED_EVERY: Duration = Duration::from_secs(1);
+
+/// Why a traffic controller cannot start.
+#[derive(Debug, ThisError)]
+pub enum Error {
+    /// A setting cannot be used.
+    #[error("{name}: {reason}")]
+    Config {
+        /// The setting.
+        name: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The WebSocket port cannot be bound.
+    #[error("cannot listen on {addr}: {source}")]
+    Bind {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The certificate of the WebSocket port cannot be used.
+    #[error("certificate {cert} of the WebSocket port: {source}")]
+    ListenTls {
+        /// The certificate.
+        cert: PathBuf,
+        /// What is wrong with it.
+        source: TlsError,
+    },
+    /// The certificates for dopplers and agent cannot be used.
+    #[error("certificates for dopplers: {0}")]
+    DopplerTls(#[source] TlsError),
+    /// The token file cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
+    /// The admin port cannot be served.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+}
+
+/// A traffic controller that is up.
+#[derive(Debug, Clone)]
+pub struct Running {
+    /// Address of the WebSocket port.
+    pub addr: SocketAddr,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// Address of the admin port, if there is one.
+    pub admin_addr: Option<SocketAddr>,
+}
+
+/// Starts a traffic controller: binds its ports, then runs it as tasks of `lifecycle` until that stops. Returns when it
+/// takes connections; dopplers may come later.
+///
+/// # Errors
+/// When a setting, a file or a port cannot be used.
+pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Error> {
+    if let Some((name, reason)) = config.violations().into_iter().next() {
+        return Err(Error::Config { name, reason });
+    }
+    let addr = config.listen_addr;
+    let server = Server::bind(addr).map_err(|source| Error::Bind { addr, source })?;
+    let addr = server.local_addr();
+    let listen_tls = listen_tls(&config, lifecycle)?;
+    let tls = listen_tls.is_some();
+    let access = access(&config, lifecycle)?;
+    let client_tls = ClientTls::mutual(&config.doppler_tls).map_err(Error::DopplerTls)?;
+    lifecycle.spawn(
+        "client certificates",
+        Arc::clone(&client_tls).watch(config.reload_interval, lifecycle.token()),
+    );
+
+    let dopplers = dopplers(&config, &client_tls, lifecycle).await;
+    let accounts = Accounts::new(addr.to_string(), CLOSED_KEPT);
+    let requests = Arc::new(Requests::default());
+    let slow_consumers = self_metrics(&config, &client_tls, &accounts, lifecycle);
+
+    let readiness = Readiness::new();
+    let condition = readiness.condition("dopplers");
+    lifecycle.spawn(
+        "doppler connections",
+        keep_connected(dopplers.clone(), condition, lifecycle.token()),
+    );
+    let admin_addr = match config.admin_addr {
+        None => None,
+        Some(admin_addr) => {
+            let metrics = Metrics::new();
+            metrics::observe(
+                &metrics,
+                Arc::clone(&accounts),
+                Arc::clone(&requests),
+                dopplers.clone(),
+            );
+            let ledger = Arc::clone(&accounts);
+            Some(Admin::start(
+                admin_addr, metrics, ledger, readiness, lifecycle,
+            )?)
+        }
+    };
+
+    let front = Front {
+        access,
+        upstream: Arc::new(dopplers),
+        accounts,
+        requests,
+        slots: Arc::new(Semaphore::new(
+            config.max_subscriptions.min(Semaphore::MAX_PERMITS),
+        )),
+        max_subscriptions: config.max_subscriptions,
+        timing: config.timing.clone(),
+        slow_consumers,
+        lifecycle: lifecycle.clone(),
+        stop: lifecycle.token(),
+    };
+    let settings = Settings {
+        max_connections: config.max_connections,
+        drain_timeout: config.timing.drain_within,
+        ..Settings::default()
+    };
+    let door = Arc::new(Door(Arc::new(front)));
+    lifecycle.spawn(
+        "listener",
+        server.serve(listen_tls, door, settings, lifecycle.token()),
+    );
+    info!("ws bound to: {addr}");
+    Ok(Running {
+        addr,
+        tls,
+        admin_addr,
+    })
+}
+
+fn listen_tls(config: &Config, lifecycle: &Lifecycle) -> Result<Option<Arc<ServerTls>>, Error> {
+    let Some((cert, key)) = &config.listen_tls else {
+        return Ok(None);
+    };
+    let tls =
+        ServerTls::server_only(cert, key, Profile::Http).map_err(|source| Error::ListenTls {
+            cert: cert.clone(),
+            source,
+        })?;
+    lifecycle.spawn(
+        "listener certificate",
+        Arc::clone(&tls).watch(config.reload_interval, lifecycle.token()),
+    );
+    Ok(Some(tls))
+}
+
+fn access(config: &Config, lifecycle: &Lifecycle) -> Result<Arc<dyn AccessControl>, Error> {
+    match &config.access {
+        Access::None => Ok(Arc::new(Open)),
+        Access::TokenFile(path) => {
+            let tokens = TokenFile::open(path)?;
+            lifecycle.spawn(
+                "token file",
+                Arc::clone(&tokens).watch(config.reload_interval, lifecycle.token()),
+            );
+            Ok(tokens)
+        }
+    }
+}
+
+async fn dopplers(config: &Config, tls: &Arc<ClientTls>, lifecycle: &Lifecycle) -> DopplerSet {
+    let mut connector = Connector::new(DOPPLER, Some(Arc::clone(tls)));
+    connector.settings.max_message = config.timing.max_payload;
+    let addresses = Addresses::resolved(
+        config.dopplers.clone(),
+        config.resolve_interval,
+        lifecycle.token(),
+    )
+    .await;
+    DopplerSet::new(&addresses, connector)
+}
+
+fn self_metrics(
+    config: &Config,
+    tls: &Arc<ClientTls>,
+    accounts: &Arc<Accounts>,
+    lifecycle: &Lifecycle,
+) -> SlowConsumers {
+    let Some(agent) = &config.agent_addr else {
+        return SlowConsumers::nowhere();
+    };
+    let channel = Connector::new(AGENT, Some(Arc::clone(tls))).channel(agent);
+    let (emitter, slow_consumers) =
+        SelfMetrics::new(Arc::clone(accounts), config.metric_interval, channel);
+    lifecycle.spawn("own metrics", emitter.run(lifecycle.token()));
+    slow_consumers
+}
+
+/// Connects to the dopplers before anybody subscribes, and again after a connection was lost, so that a first client does
+/// not wait for it and the readiness tells the truth.
+async fn keep_connected(dopplers: DopplerSet, condition: Condition, stop: CancellationToken) {
+    let mut change = dopplers.watch();
+    loop {
+        let peers = change.borrow_and_update().clone();
+        let away = peers.iter().filter(|peer| !peer.is_connected());
+        let attempts = join_all(away.map(|peer| {
+            let left = peer.left().clone();
+            async move {
+                left.run_until_cancelled(tokio::time::timeout(
+                    KEEP_CONNECTED_EVERY,
+                    peer.channel().ready(),
+                ))
+                .await
+            }
+        }));
+        if stop.run_until_cancelled(attempts).await.is_none() {
+            return;
+        }
+        match dopplers.connected() {
+            0 => condition.not_ready(format!("none of {} is connected", peers.len())),
+            _ => condition.ready(),
+        }
+        let pause = tokio::time::timeout(KEEP_CONNECTED_EVERY, change.changed());
+        if stop.run_until_cancelled(pause).await.is_none() {
+            return;
+        }
+    }
+}
