@@ -95,7 +95,8 @@ impl Log {
     pub fn append(&self, batch: &[u8], index: Index, v1: Option<V1Frame>) -> Arc<Slot> {
         let slot = {
             let mut writer = self.writer.lock();
-            self.make_room(&mut writer, batch.len());
+            let extra = size_of::<Slot>() + index.len() * size_of::<Entry>();
+            self.make_room(&mut writer, batch.len(), extra);
             let stored = writer.store(batch);
             self.push(stored, index, v1)
         };
@@ -139,9 +140,9 @@ impl Log {
 
     /// What the log holds now.
     pub fn fill(&self) -> Fill {
-        let (allocated, current) = {
-            let writer = self.writer.lock();
-            (writer.allocated(), writer.number())
+        let (allocated, free, current) = {
+            let mut writer = self.writer.lock();
+            (writer.allocated(), writer.free(), writer.number())
         };
         let ring = self.ring.read();
         let oldest = ring.slots.front();
@@ -154,31 +155,32 @@ impl Log {
             oldest_age_ms: oldest.map_or(0, |slot| {
                 u64::try_from(slot.at.elapsed().as_millis()).unwrap_or(u64::MAX)
             }),
-            held_bytes: allocated.saturating_sub(used_segments * self.segment_bytes) as u64,
+            held_bytes: allocated.saturating_sub(used_segments * self.segment_bytes + free) as u64,
         }
     }
 
-    /// Sees to it that a frame of `len` bytes can be stored within the limit.
-    fn make_room(&self, writer: &mut Segments, len: usize) {
+    /// Sees to it that a frame of `len` bytes, and `extra` bytes about it, can be stored within the limit.
+    fn make_room(&self, writer: &mut Segments, len: usize, extra: usize) {
         if writer.must_rotate(len) {
-            loop {
-                let full = self.memory(writer.allocated()) + self.segment_bytes > self.limit;
-                // Connections may still hold what was evicted. They must not eat the ring: half of the limit stays
-                // for frames, even if that means a passing excess, which `Fill::held_bytes` shows.
-                let may_allocate = !full || self.ring_bytes() <= self.limit / 2;
-                if writer.rotate(may_allocate) {
-                    break;
-                }
+            while !writer.rotate(!self.must_evict(writer, self.segment_bytes + extra)) {
                 self.evict_segment();
             }
             if writer.allocated() > self.limit {
                 writer.release(self.limit);
             }
         }
-        let own = if len > self.segment_bytes / 2 { len } else { 0 };
-        while self.memory(writer.allocated()) + own > self.limit && self.evict_segment() {
+        let own = extra + if len > self.segment_bytes / 2 { len } else { 0 };
+        while self.must_evict(writer, own) && self.evict_segment() {
             writer.release(self.limit.saturating_sub(self.other_bytes() + own));
         }
+    }
+
+    /// True if `more` bytes go beyond the limit and evicting is the remedy. Connections may hold what was evicted long
+    /// ago. They must not eat the ring: half of the limit stays for what can be read, even if that means an excess
+    /// for as long as they hold it, which [`Fill::held_bytes`] shows.
+    fn must_evict(&self, writer: &Segments, more: usize) -> bool {
+        self.memory(writer.allocated()) + more > self.limit
+            && self.ring_bytes() + self.other_bytes() > self.limit / 2
     }
 
     fn push(&self, stored: Stored, index: Index, v1: Option<V1Frame>) -> Arc<Slot> {

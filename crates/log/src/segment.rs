@@ -42,6 +42,11 @@ impl Segments {
         (self.full.len() + current) * self.size
     }
 
+    /// Bytes of segments that wait for reuse.
+    pub(crate) fn free(&mut self) -> usize {
+        self.full.iter_mut().filter_map(|rest| rest.try_reclaim(self.size).then_some(self.size)).sum()
+    }
+
     /// Number of the segment that is being filled.
     pub(crate) fn number(&self) -> u64 {
         self.number
