@@ -44,7 +44,10 @@ impl Segments {
 
     /// Bytes of segments that wait for reuse.
     pub(crate) fn free(&mut self) -> usize {
-        self.full.iter_mut().filter_map(|rest| rest.try_reclaim(self.size).then_some(self.size)).sum()
+        self.full
+            .iter_mut()
+            .filter_map(|rest| rest.try_reclaim(self.size).then_some(self.size))
+            .sum()
     }
 
     /// Number of the segment that is being filled.

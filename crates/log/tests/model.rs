@@ -29,14 +29,22 @@ impl Reader for Consumer {
     fn evicted(&self, slots: &[Arc<Slot>]) {
         let (cursor, missed) = &mut *self.cursor.lock();
         cursor.evicted(slots, KindSet::ALL, missed);
-        self.oldest.store(cursor.position().ordinal, Ordering::Release);
+        self.oldest
+            .store(cursor.position().ordinal, Ordering::Release);
     }
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    Append { source: u8, envelopes: u8, payload: usize },
-    Read { reader: usize, budget: usize },
+    Append {
+        source: u8,
+        envelopes: u8,
+        payload: usize,
+    },
+    Read {
+        reader: usize,
+        budget: usize,
+    },
     Join,
 }
 
@@ -136,7 +144,9 @@ fn read(log: &Log, consumer: &Consumer, seen: &mut Seen, budget: usize) -> usize
         let view = log.view();
         let (cursor, _) = &mut *consumer.cursor.lock();
         let pieces = cursor.take(&view, budget);
-        consumer.oldest.store(cursor.position().ordinal, Ordering::Release);
+        consumer
+            .oldest
+            .store(cursor.position().ordinal, Ordering::Release);
         pieces
     };
     let mut bytes = 0;
@@ -144,19 +154,32 @@ fn read(log: &Log, consumer: &Consumer, seen: &mut Seen, budget: usize) -> usize
         let frame = piece.slot.frame();
         for entry in &frame.entries()[piece.range.start as usize..piece.range.end as usize] {
             bytes += entry.len as usize;
-            seen.read.push(u64::try_from(frame.envelope(entry).timestamp()).unwrap());
-            *seen.by_source.entry(frame.source_id(entry).to_owned()).or_default() += 1;
+            seen.read
+                .push(u64::try_from(frame.envelope(entry).timestamp()).unwrap());
+            *seen
+                .by_source
+                .entry(frame.source_id(entry).to_owned())
+                .or_default() += 1;
         }
     }
-    let envelopes: u32 = pieces.iter().map(|piece| piece.range.end - piece.range.start).sum();
-    assert!(bytes <= budget || envelopes == 1, "{bytes} bytes for a budget of {budget}");
+    let envelopes: u32 = pieces
+        .iter()
+        .map(|piece| piece.range.end - piece.range.start)
+        .sum();
+    assert!(
+        bytes <= budget || envelopes == 1,
+        "{bytes} bytes for a budget of {budget}"
+    );
     bytes
 }
 
 /// A connection that holds what it read does not stop the log, and its memory comes back afterwards.
 #[test]
 fn held_slices_are_counted_and_come_back() {
-    let log = Log::new(LogConfig { bytes: LIMIT, segment_bytes: SEGMENT });
+    let log = Log::new(LogConfig {
+        bytes: LIMIT,
+        segment_bytes: SEGMENT,
+    });
     let mut held = Vec::new();
     for i in 0..200 {
         let (bytes, index) = frame(1, i, 10, 200);

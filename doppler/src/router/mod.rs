@@ -19,6 +19,8 @@ mod notice;
 mod report;
 mod selector;
 mod subscription;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

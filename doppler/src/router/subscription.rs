@@ -279,6 +279,12 @@ impl Subscription {
         at_head && self.router.log().head() == head
     }
 
+    /// True if there is nothing to read now.
+    #[cfg(test)]
+    pub(crate) fn wait_for_test(&self) -> bool {
+        self.wait(Waker::noop())
+    }
+
     fn has_untold(&self) -> bool {
         let losses = self.member.losses.lock();
         !losses.untold.is_empty()
