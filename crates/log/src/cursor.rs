@@ -64,9 +64,14 @@ impl Cursor {
         view.bytes_from(self.next.ordinal)
     }
 
-    /// Takes consecutive pieces of together at most `budget` bytes, but at least one envelope if there is any.
-    /// Frames are taken whole where they fit; one that does not fit alone is taken in parts.
-    pub fn take(&mut self, view: &View<'_>, budget: usize) -> SmallVec<[Piece; 4]> {
+    /// Takes consecutive pieces of together at most `budget` bytes. With `at_least_one` the first envelope is taken
+    /// however big it is. Frames are taken whole where they fit; one that does not fit alone is taken in parts.
+    pub fn take(
+        &mut self,
+        view: &View<'_>,
+        budget: usize,
+        at_least_one: bool,
+    ) -> SmallVec<[Piece; 4]> {
         let mut pieces = SmallVec::new();
         let mut left = budget;
         // An evicted position cannot be here: eviction moves the cursor (see `evicted`).
@@ -81,10 +86,18 @@ impl Cursor {
             let end = if rest <= left {
                 entries.len()
             } else if pieces.is_empty() {
-                part_of(entries.iter().map(|e| e.len as usize), start, left)
+                part_of(
+                    entries.iter().map(|e| e.len as usize),
+                    start,
+                    left,
+                    at_least_one,
+                )
             } else {
                 break;
             };
+            if end == start {
+                break;
+            }
             left = left.saturating_sub(rest);
             pieces.push(Piece {
                 slot: slot.clone(),
@@ -123,12 +136,17 @@ impl Cursor {
     }
 }
 
-/// End of the longest run of records from `start` that fits into `budget`, at least one record long.
-fn part_of(lengths: impl Iterator<Item = usize>, start: usize, budget: usize) -> usize {
+/// End of the longest run of records from `start` that fits into `budget`; at least one record long if asked.
+fn part_of(
+    lengths: impl Iterator<Item = usize>,
+    start: usize,
+    budget: usize,
+    at_least_one: bool,
+) -> usize {
     let mut left = budget;
     let mut end = start;
     for len in lengths.skip(start) {
-        if len > left && end > start {
+        if len > left && (end > start || !at_least_one) {
             break;
         }
         left = left.saturating_sub(len);

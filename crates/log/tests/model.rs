@@ -143,7 +143,7 @@ fn read(log: &Log, consumer: &Consumer, seen: &mut Seen, budget: usize) -> usize
     let pieces = {
         let view = log.view();
         let (cursor, _) = &mut *consumer.cursor.lock();
-        let pieces = cursor.take(&view, budget);
+        let pieces = cursor.take(&view, budget, true);
         consumer
             .oldest
             .store(cursor.position().ordinal, Ordering::Release);

@@ -153,7 +153,13 @@ impl Group {
 
     /// The member's next pieces, at most `budget` bytes. `kinds` of pieces that were read directly are not filtered
     /// yet, and not counted as received.
-    pub(crate) fn take(&self, member: &Member, view: &View<'_>, budget: usize) -> Turn {
+    pub(crate) fn take(
+        &self,
+        member: &Member,
+        view: &View<'_>,
+        budget: usize,
+        at_least_one: bool,
+    ) -> Turn {
         let mut state = self.state.lock();
         let mut turn = Turn::default();
         let direct = state.members.len() == 1
@@ -164,7 +170,7 @@ impl Group {
             if direct && queue.dealt.is_empty() {
                 drop(queue);
                 turn.lag = state.cursor.lag(view);
-                turn.pieces = state.cursor.take(view, budget);
+                turn.pieces = state.cursor.take(view, budget, at_least_one);
                 self.note_oldest(&state);
                 return turn;
             }
@@ -185,7 +191,7 @@ impl Group {
                 .map(|r| r.ordinal)
                 .min();
             turn.lag = oldest.map_or(0, |ordinal| view.bytes_from(ordinal));
-            turn.gone = take_queued(&mut queue, view, budget, &mut turn.pieces);
+            turn.gone = take_queued(&mut queue, view, budget, at_least_one, &mut turn.pieces);
             member.note_oldest(&queue);
         }
         self.note_oldest(&state);
@@ -300,7 +306,7 @@ impl Reader for Group {
 impl State {
     /// Deals what comes next in the log, about `budget` bytes, to all members.
     fn deal_on(&mut self, view: &View<'_>, budget: usize, asking: u64) -> SmallVec<[Waker; 4]> {
-        for piece in self.cursor.take(view, budget) {
+        for piece in self.cursor.take(view, budget, true) {
             self.deal(&piece.slot, piece.range.start, piece.range.end, None);
         }
         self.wake_others(asking)

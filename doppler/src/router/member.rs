@@ -296,12 +296,14 @@ pub(crate) fn count_evicted(refs: &mut VecDeque<Ref>, slots: &[Arc<Slot>], tally
     }
 }
 
-/// Takes entries from a member's queue in the order of the log, at most `budget` bytes of them but at least one.
+/// Takes entries from a member's queue in the order of the log, at most `budget` bytes of them, but with
+/// `at_least_one` the first however big it is.
 /// Pieces whose frame has gone meanwhile are returned as a count.
 pub(crate) fn take_queued(
     queue: &mut Queue,
     view: &View<'_>,
     budget: usize,
+    at_least_one: bool,
     pieces: &mut super::Pieces,
 ) -> u64 {
     let mut left = budget;
@@ -330,7 +332,7 @@ pub(crate) fn take_queued(
         let mut taken = next.start as usize;
         while taken < end {
             let len = entries[taken].len as usize;
-            if len > left && (taken > next.start as usize || !pieces.is_empty()) {
+            if len > left && (taken > next.start as usize || !pieces.is_empty() || !at_least_one) {
                 break;
             }
             left = left.saturating_sub(len);

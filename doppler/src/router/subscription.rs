@@ -124,7 +124,7 @@ impl Subscription {
             direct,
             lag,
             wake,
-        } = self.take(room);
+        } = self.take(room, gathered.bytes == 0);
         super::wake_all(wake);
         self.plan_shedding(lag);
         let (mut seen, mut queued) = (0, 0);
@@ -158,11 +158,11 @@ impl Subscription {
     }
 
     /// The next pieces.
-    fn take(&mut self, room: usize) -> Taken {
+    fn take(&mut self, room: usize, at_least_one: bool) -> Taken {
         let view = self.router.log().view();
         match &self.group {
             Some(group) => {
-                let turn = group.take(&self.member, &view, room);
+                let turn = group.take(&self.member, &view, room, at_least_one);
                 drop(view);
                 self.member.lost_unseen(turn.gone, Reason::Lapped);
                 let kinds = if turn.dealt {
@@ -186,7 +186,13 @@ impl Subscription {
                         .selected
                         .front()
                         .map_or(0, |r| view.bytes_from(r.ordinal));
-                    let gone = super::member::take_queued(&mut queue, &view, room, &mut pieces);
+                    let gone = super::member::take_queued(
+                        &mut queue,
+                        &view,
+                        room,
+                        at_least_one,
+                        &mut pieces,
+                    );
                     self.member.note_oldest(&queue);
                     (gone, lag)
                 };
