@@ -25,6 +25,7 @@ use tracing_subscriber::{Registry, fmt};
 pub use format::Format;
 pub use writer::Guard;
 
+use crate::config::{Env, Errors, Reader, Setting};
 use rate::RateLimit;
 
 /// How to log.
@@ -40,6 +41,26 @@ pub struct Config {
     pub window: Duration,
 }
 
+impl Config {
+    /// Reads [`SETTINGS`].
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn from_env(env: &dyn Env) -> Result<Self, Errors> {
+        let mut reader = Reader::new(env, SETTINGS);
+        let config = Self {
+            filter: reader.value("LOGGREGATOR_LOG"),
+            format: reader.value("LOGGREGATOR_LOG_FORMAT"),
+            burst: reader.value("LOGGREGATOR_LOG_BURST"),
+            ..Self::default()
+        };
+        if let Err(error) = parse_filter(&config.filter) {
+            reader.reject("LOGGREGATOR_LOG", &crate::lifecycle::chain(&error));
+        }
+        reader.finish(config)
+    }
+}
+
 impl Default for Config {
     /// Text at level `info`; 20 lines per place in 10 s.
     fn default() -> Self {
@@ -51,6 +72,28 @@ impl Default for Config {
         }
     }
 }
+
+/// The settings of the process log, the same for every program.
+pub const SETTINGS: &[Setting] = &[
+    Setting::new(
+        "LOGGREGATOR_LOG",
+        "info",
+        "What to log: a level (error, warn, info, debug, trace), or levels per target such as `info,doppler=debug`. \
+         Can be changed while the program runs by POST /log-level.",
+    ),
+    Setting::new(
+        "LOGGREGATOR_LOG_FORMAT",
+        "text",
+        "Shape of a log line: `text`, `json`, `go` (local time and message, as the platform's Go programs) or \
+         `go-rfc3339`.",
+    ),
+    Setting::new(
+        "LOGGREGATOR_LOG_BURST",
+        "20",
+        "Lines that one place in the code may log in 10 s; more are left out and counted. `debug` and `trace` are not \
+         limited.",
+    ),
+];
 
 /// Logging could not be set up, or a filter not be set.
 #[derive(Debug, thiserror::Error)]

@@ -13,6 +13,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::rate::RateLimit;
+use crate::config;
 
 /// Shape of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,22 @@ pub enum Format {
     Go,
     /// As the Go programs with `USE_RFC339`: UTC `YYYY-MM-DDTHH:MM:SS.nnnnnnnnnZ `, then the message.
     GoRfc3339,
+}
+
+impl config::Value for Format {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "text" => Self::Text { color: false },
+            "json" => Self::Json,
+            "go" => Self::Go,
+            "go-rfc3339" => Self::GoRfc3339,
+            _ => return Err("not one of text, json, go, go-rfc3339".to_owned()),
+        })
+    }
+
+    fn placeholder() -> Self {
+        Self::Json
+    }
 }
 
 const TEXT_TIME: &[BorrowedFormatItem<'_>] =

@@ -157,6 +157,30 @@ fn suppressed_in(text: &str) -> usize {
 }
 
 #[test]
+fn settings_are_read_and_checked() {
+    use std::collections::BTreeMap;
+    let config = Config::from_env(&BTreeMap::<&str, &str>::new()).unwrap();
+    assert_eq!(
+        (config.filter.as_str(), config.format, config.burst),
+        ("info", Format::Text { color: false }, 20)
+    );
+    let env = BTreeMap::from([
+        ("LOGGREGATOR_LOG", "warn,doppler=debug"),
+        ("LOGGREGATOR_LOG_FORMAT", "go"),
+    ]);
+    let config = Config::from_env(&env).unwrap();
+    assert_eq!(
+        (config.filter.as_str(), config.format),
+        ("warn,doppler=debug", Format::Go)
+    );
+    let env = BTreeMap::from([
+        ("LOGGREGATOR_LOG", "doppler=loud"),
+        ("LOGGREGATOR_LOG_FORMAT", "xml"),
+    ]);
+    assert_eq!(Config::from_env(&env).unwrap_err().0.len(), 2);
+}
+
+#[test]
 fn filters_that_cannot_be_understood_are_named() {
     let error = parse_filter("doppler=loud").unwrap_err();
     assert_eq!(error.to_string(), "log filter \"doppler=loud\"");
