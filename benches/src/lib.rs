@@ -8,7 +8,7 @@
 //! - [`subscribe`] (gRPC v2) and [`websocket`] (v1) read what comes out, and [`receive`] finds the stamps in it
 //!   without decoding; [`tracker`] makes loss, duplicates and order of them, [`histogram`] latency;
 //! - [`process`] reads from the kernel what CPU and memory the server took;
-//! - [`run`] puts one run together, and `scenario` many: server and floor in turn, in the same minutes.
+//! - [`run`] puts one run together, and [`scenario`] many: server and floor in turn, in the same minutes.
 //!
 //! The floor is [`relay`]: the same bytes over the same protocols through a program that looks at nothing. A figure
 //! that is recorded is a ratio to it, since absolute figures do not carry to another machine, nor to the next hour.
@@ -23,7 +23,9 @@ pub mod process;
 pub mod receive;
 pub mod relay;
 pub mod run;
+pub mod scenario;
 pub mod subscribe;
+pub mod table;
 pub mod text;
 pub mod tls;
 pub mod tracker;
