@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use loggregator_envelope::{Frame, ScanError};
 use loggregator_net::grpc::{Code, Messages, Status};
 use tokio::sync::watch;
 use tokio::time::Sleep;
@@ -76,6 +77,16 @@ pub struct Batch {
     pub bytes: Bytes,
     /// Address of the doppler.
     pub doppler: Arc<str>,
+}
+
+impl Batch {
+    /// The batch of a v2 subscription, with an index of its envelopes.
+    ///
+    /// # Errors
+    /// When the bytes are no `EnvelopeBatch`. Malformed envelopes in it are left out.
+    pub fn frame(&self) -> Result<Frame, ScanError> {
+        Frame::parse(self.bytes.clone()).map(|parsed| parsed.frame)
+    }
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<Messages, Status>> + Send>>;

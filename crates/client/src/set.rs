@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use loggregator_net::ClientTls;
 use loggregator_net::dns::Addresses;
 use loggregator_net::grpc::{Channel, ChannelState, ClientSettings, Endpoint};
+use loggregator_net::{Backoff, ClientTls};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -28,13 +29,19 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Connects to servers of this name with the default settings.
+    /// Connects to servers of this name with the default settings, except that a server that does not answer is given
+    /// up after 5 s and tried again after at most 5 s: a backoff of 50 ms to 5 s.
     #[must_use]
     pub fn new(server_name: &str, tls: Option<Arc<ClientTls>>) -> Connector {
+        let settings = ClientSettings {
+            connect_timeout: Duration::from_secs(5),
+            backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(5)),
+            ..ClientSettings::default()
+        };
         Connector {
             server_name: server_name.to_owned(),
             tls,
-            settings: ClientSettings::default(),
+            settings,
         }
     }
 
