@@ -66,6 +66,8 @@ pub struct Running {
     pub router: Arc<Router>,
     /// What the gRPC port has seen.
     pub server: Arc<ServerStats>,
+    /// The port's certificates, with counts of their reloads.
+    pub tls: Arc<ServerTls>,
     ledger: Arc<Ledger>,
 }
 
