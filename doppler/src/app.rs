@@ -160,6 +160,7 @@ pub fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Error> {
         admin_addr,
         router: Arc::clone(&router),
         server: server.stats(),
+        tls: Arc::clone(&tls),
         ledger,
     };
     lifecycle.spawn(

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use loggregator_envelope::v1::V1Builder;
-use loggregator_net::grpc::{Code, Messages, Request, Response, Status};
+use loggregator_net::grpc::{Code, Request, Response, Status};
 use loggregator_proto::plumbing;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
