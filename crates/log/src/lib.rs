@@ -35,4 +35,4 @@ pub use log::{Fill, Log, LogConfig, Reader};
 pub use ring::{Slot, View};
 pub use shed::ShedPlan;
 pub use tally::{SourceCount, Tally};
-pub use wait::WaitList;
+pub use wait::{Ticket, WaitList};

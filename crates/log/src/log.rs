@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::ring::{Ring, Slot, View};
 use crate::segment::{Segments, Stored};
-use crate::wait::WaitList;
+use crate::wait::{Ticket, WaitList};
 
 /// How big a log is.
 #[derive(Debug, Clone, Copy)]
@@ -113,12 +113,12 @@ impl Log {
 
     /// Ordinal that the next frame will get.
     pub fn head(&self) -> u64 {
-        self.head.load(Ordering::SeqCst)
+        self.head.load(Ordering::Acquire)
     }
 
     /// Wakes `waker` at the next append. The caller must compare [`Self::head`] once more afterwards.
-    pub fn wait(&self, waker: &Waker) {
-        self.waiters.register(waker);
+    pub fn wait(&self, waker: &Waker, ticket: &mut Ticket) {
+        self.waiters.register(waker, ticket);
     }
 
     /// Wakes everybody who waits for a frame, for another reason than a frame.
@@ -209,7 +209,7 @@ impl Log {
         ring.head_offset += len;
         ring.envelopes += slot.frame().len() as u64;
         ring.slots.push_back(slot.clone());
-        self.head.store(ordinal + 1, Ordering::SeqCst);
+        self.head.store(ordinal + 1, Ordering::Release);
         slot
     }
 

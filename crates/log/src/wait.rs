@@ -2,55 +2,57 @@
 
 use std::task::Waker;
 
-use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::sync::Mutex;
 
 /// The readers that found nothing to read.
 ///
 /// A reader that is not waiting costs the writer nothing, and sixteen that are cost one drained list. The order that
 /// makes a lost wake-up impossible: the reader registers and **then looks again**; the writer publishes and **then
-/// asks whether anybody registered**. Both sides use sequentially consistent operations, so at least one of them sees
-/// the other. The published value must therefore be written and read with [`Ordering::SeqCst`] too.
-#[derive(Debug)]
+/// drains the list**. Both pass through the same lock, so either the writer finds the reader there, or the reader's
+/// second look comes after what the writer published.
+#[derive(Default)]
 pub struct WaitList {
-    any: AtomicBool,
-    wakers: Mutex<Vec<Waker>>,
+    waiting: Mutex<Waiting>,
 }
 
-impl Default for WaitList {
-    fn default() -> Self {
-        Self {
-            any: AtomicBool::new(false),
-            wakers: Mutex::new(Vec::new()),
-        }
-    }
+#[derive(Default)]
+struct Waiting {
+    /// How often the list was drained.
+    drained: u64,
+    wakers: Vec<Waker>,
 }
 
-#[cfg(loom)]
-impl<T> std::fmt::Debug for Mutex<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Mutex")
-    }
+/// A reader's own note of having registered, so that asking again costs no search.
+#[derive(Debug, Default)]
+pub struct Ticket {
+    registered: Option<(u64, Waker)>,
 }
 
 impl WaitList {
     /// Asks to be woken at the next [`Self::wake_all`]. The caller must look for news once more afterwards.
-    pub fn register(&self, waker: &Waker) {
-        let mut wakers = self.wakers.lock();
-        if !wakers.iter().any(|known| known.will_wake(waker)) {
-            wakers.push(waker.clone());
+    pub fn register(&self, waker: &Waker, ticket: &mut Ticket) {
+        let mut waiting = self.waiting.lock();
+        match &mut ticket.registered {
+            Some((drained, known)) if known.will_wake(waker) => {
+                if *drained == waiting.drained {
+                    return;
+                }
+                *drained = waiting.drained;
+            }
+            registered => *registered = Some((waiting.drained, waker.clone())),
         }
-        self.any.store(true, Ordering::SeqCst);
+        waiting.wakers.push(waker.clone());
     }
 
     /// Wakes everybody who registered since the last call. To be called after the news was published.
     pub fn wake_all(&self) {
-        if !self.any.load(Ordering::SeqCst) {
-            return;
-        }
         let woken = {
-            let mut wakers = self.wakers.lock();
-            self.any.store(false, Ordering::SeqCst);
-            std::mem::take(&mut *wakers)
+            let mut waiting = self.waiting.lock();
+            if waiting.wakers.is_empty() {
+                return;
+            }
+            waiting.drained += 1;
+            std::mem::take(&mut waiting.wakers)
         };
         for waker in woken {
             waker.wake();
@@ -58,10 +60,16 @@ impl WaitList {
     }
 }
 
+impl std::fmt::Debug for WaitList {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WaitList")
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
     use super::*;
@@ -71,7 +79,7 @@ mod tests {
 
     impl Wake for Count {
         fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
+            self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -81,17 +89,25 @@ mod tests {
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());
         list.wake_all();
-        assert_eq!(count.0.load(Ordering::SeqCst), 0, "nobody had asked");
-        list.register(&waker);
-        list.register(&waker);
+        assert_eq!(count.0.load(Ordering::Acquire), 0, "nobody had asked");
+        let mut ticket = Ticket::default();
+        list.register(&waker, &mut ticket);
+        list.register(&waker, &mut ticket);
         list.wake_all();
         assert_eq!(
-            count.0.load(Ordering::SeqCst),
+            count.0.load(Ordering::Acquire),
             1,
             "registering twice is one wake-up"
         );
         list.wake_all();
-        assert_eq!(count.0.load(Ordering::SeqCst), 1, "a wake-up is used up");
+        assert_eq!(count.0.load(Ordering::Acquire), 1, "a wake-up is used up");
+        list.register(&waker, &mut ticket);
+        list.wake_all();
+        assert_eq!(
+            count.0.load(Ordering::Acquire),
+            2,
+            "it can be asked for again"
+        );
     }
 }
 
@@ -102,15 +118,15 @@ mod model {
     use std::task::Wake;
 
     use loom::sync::Arc;
-    use loom::sync::atomic::{AtomicBool as LoomBool, AtomicUsize};
+    use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
 
-    struct Flag(LoomBool);
+    struct Flag(AtomicBool);
 
     impl Wake for Flag {
         fn wake(self: StdArc<Self>) {
-            self.0.store(true, Ordering::SeqCst);
+            self.0.store(true, Ordering::Release);
         }
     }
 
@@ -119,23 +135,23 @@ mod model {
         loom::model(|| {
             let list = Arc::new(WaitList::default());
             let head = Arc::new(AtomicUsize::new(0));
-            let flag = StdArc::new(Flag(LoomBool::new(false)));
+            let flag = StdArc::new(Flag(AtomicBool::new(false)));
             let writer = {
                 let (list, head) = (list.clone(), head.clone());
                 loom::thread::spawn(move || {
-                    head.store(1, Ordering::SeqCst);
+                    head.store(1, Ordering::Release);
                     list.wake_all();
                 })
             };
             let waker = Waker::from(flag.clone());
-            let mut seen = head.load(Ordering::SeqCst);
+            let mut seen = head.load(Ordering::Acquire);
             if seen == 0 {
-                list.register(&waker);
-                seen = head.load(Ordering::SeqCst);
+                list.register(&waker, &mut Ticket::default());
+                seen = head.load(Ordering::Acquire);
             }
             writer.join().unwrap();
             assert!(
-                seen == 1 || flag.0.load(Ordering::SeqCst),
+                seen == 1 || flag.0.load(Ordering::Acquire),
                 "neither saw the news nor was woken"
             );
         });

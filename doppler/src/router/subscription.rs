@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use loggregator_envelope::KindSet;
-use loggregator_log::{ShedPlan, Slot};
+use loggregator_log::{ShedPlan, Slot, Ticket};
 use loggregator_net::grpc::Receipt;
 use smallvec::SmallVec;
 
@@ -31,6 +31,7 @@ pub struct Subscription {
     member: Arc<Member>,
     group: Option<Arc<Group>>,
     shed: Option<ShedPlan>,
+    ticket: Ticket,
 }
 
 /// What to send next.
@@ -265,7 +266,7 @@ impl Subscription {
     }
 
     /// Leaves the waker wherever news may come from. False if there is news already.
-    fn wait(&self, waker: &Waker) -> bool {
+    fn wait(&mut self, waker: &Waker) -> bool {
         let head = self.router.log().head();
         {
             let mut queue = self.member.queue.lock();
@@ -280,14 +281,14 @@ impl Subscription {
         let Some(group) = &self.group else {
             return true;
         };
-        self.router.log().wait(waker);
+        self.router.log().wait(waker, &mut self.ticket);
         let at_head = group.at_head(&self.router.log().view());
         at_head && self.router.log().head() == head
     }
 
     /// True if there is nothing to read now.
     #[cfg(test)]
-    pub(crate) fn wait_for_test(&self) -> bool {
+    pub(crate) fn wait_for_test(&mut self) -> bool {
         self.wait(Waker::noop())
     }
 
