@@ -1,15 +1,27 @@
-//! skeleton
-use std::future::Future;
-use std::net::SocketAddr;
-use std::pin::Pin;
+//! A small HTTP/1.1 server, plain or over TLS, for admin and WebSocket ports. Upgrades pass through.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 
-use crate::ServerTls;
+use crate::accept::{Accepted, Limits, Served, accept_loop};
+use crate::{ServerTls, socket};
+
+pub use crate::accept::ConnectionStats;
 
 /// What goes wrong while a response body is made.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -18,19 +30,19 @@ pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 /// A response of a [`Handler`].
 pub type Response = ::http::Response<Body>;
 /// A request to a [`Handler`]. To upgrade (WebSocket), call `hyper::upgrade::on` with it.
-pub type Request = ::http::Request<hyper::body::Incoming>;
+pub type Request = ::http::Request<Incoming>;
 
 /// A body that is all there.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    use http_body_util::BodyExt;
-    http_body_util::Full::new(bytes.into())
+    Full::new(bytes.into())
         .map_err(|never| match never {})
         .boxed_unsync()
 }
 
 /// Answers requests.
 pub trait Handler: Send + Sync + 'static {
-    /// Answers one request of the client at `peer`.
+    /// Answers one request of the client at `peer`. The future runs in the connection's task; it is
+    /// dropped when the client goes away.
     fn handle(
         &self,
         request: Request,
@@ -41,13 +53,16 @@ pub trait Handler: Send + Sync + 'static {
 /// Settings of a [`Server`].
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Time for a client to send a complete request head.
+    /// Time for a client to send a complete request head. Default 2 s.
     pub header_timeout: Duration,
-    /// Time for the TLS handshake.
+    /// Time for the TLS handshake. Default 10 s.
     pub handshake_timeout: Duration,
-    /// Open connections; more are closed at once and counted.
+    /// Open connections; more are closed at once and counted. Connections that were upgraded count
+    /// no longer: whoever upgrades them bounds them. Default 10,000.
     pub max_connections: usize,
-    /// After stop, time for the requests under way.
+    /// A peer that does not acknowledge sent bytes for so long is cut, upgraded or not. Default 20 s.
+    pub tcp_user_timeout: Duration,
+    /// After stop, time for the requests under way. Default 10 s.
     pub drain_timeout: Duration,
 }
 
@@ -57,6 +72,7 @@ impl Default for Settings {
             header_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(10),
             max_connections: 10_000,
+            tcp_user_timeout: Duration::from_secs(20),
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -65,16 +81,24 @@ impl Default for Settings {
 /// A bound listener that is not served yet.
 #[derive(Debug)]
 pub struct Server {
-    listener: std::net::TcpListener,
+    listener: TcpListener,
     addr: SocketAddr,
+    stats: Arc<ConnectionStats>,
 }
 
 impl Server {
-    /// Binds now, so that the port is known and taken.
-    pub fn bind(addr: SocketAddr) -> std::io::Result<Self> {
-        let listener = std::net::TcpListener::bind(addr)?;
+    /// Binds now, so that the port is known and taken. `[::]` takes IPv4 too.
+    ///
+    /// # Errors
+    /// The address cannot be bound; the error names it.
+    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let listener = socket::listen(addr)?;
         let addr = listener.local_addr()?;
-        Ok(Self { listener, addr })
+        Ok(Self {
+            listener,
+            addr,
+            stats: Arc::default(),
+        })
     }
 
     /// The address that was bound.
@@ -82,15 +106,81 @@ impl Server {
         self.addr
     }
 
-    /// Serves until `stop`, then drains.
+    /// The counters, which outlive the server.
+    pub fn stats(&self) -> Arc<ConnectionStats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// Serves until `stop`; then takes no more requests and waits for those under way. Returns at the
+    /// latest after the drain time. Connections that were upgraded are left alone.
+    ///
+    /// With TLS use [`crate::Profile::Http`]: a plain HTTP request is then answered with what is wrong.
     pub async fn serve(
         self,
-        _tls: Option<Arc<ServerTls>>,
-        _handler: Arc<dyn Handler>,
-        _settings: Settings,
+        tls: Option<Arc<ServerTls>>,
+        handler: Arc<dyn Handler>,
+        settings: Settings,
         stop: CancellationToken,
     ) {
-        stop.cancelled().await;
-        drop(self.listener);
+        let limits = Limits {
+            max_connections: settings.max_connections,
+            handshake_timeout: settings.handshake_timeout,
+            tcp_user_timeout: settings.tcp_user_timeout,
+        };
+        let settings = Arc::new(settings);
+        let serve = move |accepted, peer, stop| {
+            let (handler, settings) = (Arc::clone(&handler), Arc::clone(&settings));
+            async move {
+                match accepted {
+                    Accepted::Plain(stream) => {
+                        run(TokioIo::new(stream), peer, handler, settings, stop).await
+                    }
+                    Accepted::Tls(stream) => {
+                        run(TokioIo::new(stream), peer, handler, settings, stop).await
+                    }
+                }
+            }
+        };
+        accept_loop(self.listener, tls, limits, self.stats, stop, serve).await;
     }
+}
+
+async fn run<IO: Read + Write + Unpin + Send + 'static>(
+    io: IO,
+    peer: SocketAddr,
+    handler: Arc<dyn Handler>,
+    settings: Arc<Settings>,
+    stop: CancellationToken,
+) -> Served {
+    let service = service_fn(|request| {
+        let response = handler.handle(request, peer);
+        async move { Ok::<_, Infallible>(response.await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.header_timeout)
+        .serve_connection(io, service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let mut stopping = pin!(stop.cancelled());
+    let mut cut = None;
+    let outcome = poll_fn(|cx| {
+        if cut.is_none() && stopping.as_mut().poll(cx).is_ready() {
+            connection.as_mut().graceful_shutdown();
+            cut = Some(Box::pin(tokio::time::sleep(settings.drain_timeout)));
+        }
+        if let Some(cut) = &mut cut
+            && cut.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(None);
+        }
+        connection.as_mut().poll(cx).map(Some)
+    })
+    .await;
+    match outcome {
+        None => return Served::Cut,
+        Some(Err(error)) => tracing::debug!(%peer, %error, "HTTP connection failed"),
+        Some(Ok(())) => {}
+    }
+    Served::Ended
 }

@@ -1,28 +1,192 @@
-//! skeleton
-use super::status::Status;
-use bytes::Bytes;
-use std::task::{Context, Poll};
+//! The messages that come in: of a request at a server, of a response at a client.
 
-/// The messages of a request (server) or of a response (client).
-#[derive(Debug)]
-pub struct Messages {}
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use http_body::Body;
+use hyper::body::Incoming;
+
+use super::assembler::Assembler;
+use super::response::{self, Answer};
+use super::server::Connection;
+use super::status::Status;
+
+/// The messages of a request (at a server) or of a response (at a client), in order.
+///
+/// A message that lay in one HTTP/2 frame is a shared slice of what was read from the connection;
+/// another one is assembled once in an allocation of its size. Not reading holds the sender up
+/// through flow control. Dropping it at a client cancels the call.
+pub struct Messages {
+    source: Source,
+    assembler: Assembler,
+}
+
+enum Source {
+    /// A request.
+    Request {
+        body: Incoming,
+        connection: Arc<Connection>,
+    },
+    /// A response whose headers have not come.
+    Opening(Pin<Box<dyn Future<Output = Result<Answer, Status>> + Send>>),
+    /// A response.
+    Response(Incoming),
+    /// All was said.
+    Ended,
+}
 
 impl Messages {
+    pub(super) fn of_request(body: Incoming, connection: &Arc<Connection>) -> Self {
+        Self {
+            assembler: Assembler::new(connection.settings.max_message),
+            source: Source::Request {
+                body,
+                connection: Arc::clone(connection),
+            },
+        }
+    }
+
+    pub(super) fn of_response(
+        opening: impl Future<Output = Result<Answer, Status>> + Send + 'static,
+        max_message: usize,
+    ) -> Self {
+        Self {
+            assembler: Assembler::new(max_message),
+            source: Source::Opening(Box::pin(opening)),
+        }
+    }
+
     /// The next message; `None` when the stream ended well.
+    ///
+    /// An error is the last thing that comes: at a client the status that the server sent or that
+    /// stands for how the connection broke, at a server that the request is broken, too large, or that
+    /// the server is shutting down.
     pub async fn next(&mut self) -> Option<Result<Bytes, Status>> {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
+
     /// As [`Messages::next`], for a poll function.
-    pub fn poll_next(&mut self, _cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
-        Poll::Ready(None)
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
+        loop {
+            match self.assembler.next() {
+                Ok(Some(message)) => return Poll::Ready(Some(Ok(message))),
+                Ok(None) => {}
+                Err(status) => {
+                    if let Source::Request { connection, .. } = &self.source
+                        && status.code == super::Code::ResourceExhausted
+                    {
+                        let counter = &connection.stats.messages_too_large;
+                        counter.fetch_add(1, Ordering::Relaxed);
+                    }
+                    return self.end(Err(status));
+                }
+            }
+            match ready!(self.poll_chunk(cx)) {
+                Ok(Some(chunk)) => self.assembler.push(chunk),
+                Ok(None) if self.assembler.is_within_message() => {
+                    return self.end(Err(Status::internal("unexpected EOF")));
+                }
+                outcome => return self.end(outcome.map(drop)),
+            }
+        }
     }
-    /// The next message if it has arrived already. `None`: nothing yet, or the end.
+
+    /// The next message if it has arrived already. `None`: nothing yet, or the end; only
+    /// [`Messages::next`] tells which, and must be called again before anybody is woken.
     pub fn try_next_buffered(&mut self) -> Option<Result<Bytes, Status>> {
-        None
+        match self.poll_next(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(message) => message,
+            Poll::Pending => None,
+        }
     }
-    /// Client side: waits until the server answered the call with headers, which servers may hold
-    /// back until the first message.
+
+    /// At a client: waits until the server has answered the call with headers, which many servers hold
+    /// back until the first message. At a server: does nothing.
+    ///
+    /// # Errors
+    /// The call ended without being opened; that was then the end of the stream.
     pub async fn opened(&mut self) -> Result<(), Status> {
-        Ok(())
+        std::future::poll_fn(|cx| self.poll_opened(cx)).await
+    }
+
+    fn poll_opened(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        if let Source::Opening(opening) = &mut self.source {
+            match ready!(opening.as_mut().poll(cx)) {
+                Ok(Answer::Stream(body)) => self.source = Source::Response(body),
+                Ok(Answer::Nothing) => self.source = Source::Ended,
+                Err(status) => {
+                    self.source = Source::Ended;
+                    return Poll::Ready(Err(status));
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The next bytes of the body; `None` at its good end.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
+        ready!(self.poll_opened(cx))?;
+        loop {
+            let body = match &mut self.source {
+                Source::Request { body, .. } | Source::Response(body) => body,
+                Source::Opening(_) | Source::Ended => return Poll::Ready(Ok(None)),
+            };
+            let frame = match Pin::new(body).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => return self.poll_draining(),
+            };
+            match (frame, &self.source) {
+                (Some(Ok(frame)), source) => match frame.into_data() {
+                    Ok(chunk) if chunk.is_empty() => {}
+                    Ok(chunk) => return Poll::Ready(Ok(Some(chunk))),
+                    Err(frame) => {
+                        if let (Source::Response(_), Ok(trailers)) = (source, frame.into_trailers())
+                        {
+                            return Poll::Ready(response::trailers(&trailers).map(|()| None));
+                        }
+                    }
+                },
+                (Some(Err(error)), _) => return Poll::Ready(Err(response::broken(&error))),
+                (None, Source::Response(_)) => {
+                    return Poll::Ready(Err(Status::internal(
+                        "server closed the stream without sending trailers",
+                    )));
+                }
+                (None, _) => return Poll::Ready(Ok(None)),
+            }
+        }
+    }
+
+    /// A server that is shutting down takes what has come, and waits for no more.
+    fn poll_draining<T>(&self) -> Poll<Result<T, Status>> {
+        match &self.source {
+            Source::Request { connection, .. } if connection.is_draining() => {
+                Poll::Ready(Err(Status::draining()))
+            }
+            _ => Poll::Pending,
+        }
+    }
+
+    fn end(&mut self, outcome: Result<(), Status>) -> Poll<Option<Result<Bytes, Status>>> {
+        self.source = Source::Ended;
+        self.assembler = Assembler::new(0);
+        Poll::Ready(outcome.err().map(Err))
+    }
+}
+
+impl fmt::Debug for Messages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.source {
+            Source::Request { .. } => "request",
+            Source::Opening(_) => "opening",
+            Source::Response(_) => "response",
+            Source::Ended => "ended",
+        };
+        f.debug_struct("Messages").field("state", &state).finish()
     }
 }

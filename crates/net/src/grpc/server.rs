@@ -1,25 +1,43 @@
-//! skeleton
-use std::future::Future;
-use std::net::SocketAddr;
-use std::pin::Pin;
+//! The gRPC server: settings, what a service is, and how a connection is run.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::ops::Deref;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioTimer;
 use tokio_util::sync::CancellationToken;
 
+use super::call::{self, CallBody};
+use super::driver::{Driver, Executor};
 use super::message::MessageSource;
 use super::messages::Messages;
 use super::status::Status;
-use crate::ServerTls;
+use super::transport::{SharedTransport, Transport};
+use crate::accept::{Accepted, ConnectionStats, Limits, Served, accept_loop};
+use crate::{ServerTls, socket};
 
 /// Who called.
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// The client's address.
     pub addr: SocketAddr,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.addr.fmt(f)
+    }
 }
 
 /// A call that came in.
@@ -50,8 +68,9 @@ pub enum Response {
 
 /// Answers the calls of a server.
 pub trait Service: Send + Sync + 'static {
-    /// Answers one call. The future runs inside the connection's own task, and is dropped when the
-    /// client gives the call up.
+    /// Answers one call. The future, and then the source of a stream, are polled inside the
+    /// connection's own task, and dropped when the client gives the call up. They must not block; what
+    /// takes long belongs into a task of its own.
     fn call(&self, request: Request) -> Pin<Box<dyn Future<Output = Response> + Send>>;
 }
 
@@ -62,16 +81,19 @@ pub struct ServerSettings {
     pub max_message: usize,
     /// HTTP/2 window per stream, bytes: what one stream may have in flight. Default 256 KiB.
     pub stream_window: u32,
-    /// HTTP/2 window per connection, bytes. Default 512 KiB.
+    /// HTTP/2 window per connection, bytes. Small, so that a flood cannot take the CPU from readers.
+    /// Default 512 KiB.
     pub connection_window: u32,
     /// Largest HTTP/2 frame accepted, bytes. Default 256 KiB.
     pub max_frame: u32,
-    /// Streams per connection. Default 100,000.
+    /// Streams per connection. A traffic controller puts all its subscriptions on one. Default
+    /// 100,000.
     pub max_streams: u32,
     /// Bytes of one stream that may wait in the connection to be sent. Default 400 KiB.
     pub send_buffer: usize,
     /// Streams that a client may cancel before the server has looked at them, and streams that the
-    /// server itself may reset, before the connection counts as abusive. Default 65,536.
+    /// server itself may reset, before the connection counts as abusive. Default 65,536, so that
+    /// thousands of subscriptions may be cancelled at once.
     pub max_resets: usize,
     /// Time for the TLS handshake. Default 10 s.
     pub handshake_timeout: Duration,
@@ -110,31 +132,43 @@ impl Default for ServerSettings {
     }
 }
 
-/// What a server has seen. All counters only grow; what is open now is a difference or a gauge.
+/// What a server has seen. Derefs to the counters of its connections.
 #[derive(Debug, Default)]
 pub struct ServerStats {
-    /// Connections accepted, those over the limit included.
-    pub accepted: AtomicU64,
-    /// Connections open now.
-    pub open: AtomicU64,
-    /// Connections closed at once because of `max_connections`.
-    pub refused_over_limit: AtomicU64,
+    connections: Arc<ConnectionStats>,
+    /// Calls that came in, refused ones included.
+    pub calls: AtomicU64,
+    /// Calls open now.
+    pub open_calls: AtomicU64,
     /// Messages refused for their size.
     pub messages_too_large: AtomicU64,
+    /// Connections that ended with an error of HTTP/2 or of the transport.
+    pub connection_errors: AtomicU64,
+}
+
+impl Deref for ServerStats {
+    type Target = ConnectionStats;
+
+    fn deref(&self) -> &ConnectionStats {
+        &self.connections
+    }
 }
 
 /// A bound listener that is not served yet.
 #[derive(Debug)]
 pub struct Server {
-    listener: std::net::TcpListener,
+    listener: TcpListener,
     addr: SocketAddr,
     stats: Arc<ServerStats>,
 }
 
 impl Server {
-    /// Binds now, so that the port is known and taken.
-    pub fn bind(addr: SocketAddr) -> std::io::Result<Self> {
-        let listener = std::net::TcpListener::bind(addr)?;
+    /// Binds now, so that the port is known and taken. `[::]` takes IPv4 too.
+    ///
+    /// # Errors
+    /// The address cannot be bound; the error names it.
+    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let listener = socket::listen(addr)?;
         let addr = listener.local_addr()?;
         Ok(Self {
             listener,
@@ -153,15 +187,116 @@ impl Server {
         Arc::clone(&self.stats)
     }
 
-    /// Serves until `stop`, then drains.
+    /// Serves until `stop`, then drains: no new connections or calls; what has come is handed to the
+    /// service, then [`Messages`] end with `UNAVAILABLE`; what a source has ready is sent, then its
+    /// stream ends with `UNAVAILABLE`. Returns when all connections are closed, at the latest after
+    /// the drain time.
     pub async fn serve(
         self,
-        _tls: Option<Arc<ServerTls>>,
-        _service: Arc<dyn Service>,
-        _settings: ServerSettings,
+        tls: Option<Arc<ServerTls>>,
+        service: Arc<dyn Service>,
+        settings: ServerSettings,
         stop: CancellationToken,
     ) {
-        stop.cancelled().await;
-        drop(self.listener);
+        let limits = Limits {
+            max_connections: settings.max_connections,
+            handshake_timeout: settings.handshake_timeout,
+            tcp_user_timeout: settings.tcp_user_timeout,
+        };
+        let settings = Arc::new(settings);
+        let stats = self.stats;
+        let connections = Arc::clone(&stats.connections);
+        let serve = move |accepted, peer, stop| {
+            let connection = Arc::new(Connection {
+                service: Arc::clone(&service),
+                settings: Arc::clone(&settings),
+                stats: Arc::clone(&stats),
+                peer,
+                draining: AtomicBool::new(false),
+            });
+            run(connection, accepted, stop)
+        };
+        accept_loop(self.listener, tls, limits, connections, stop, serve).await;
     }
+}
+
+/// What the calls of one connection share.
+pub(super) struct Connection {
+    pub service: Arc<dyn Service>,
+    pub settings: Arc<ServerSettings>,
+    pub stats: Arc<ServerStats>,
+    pub peer: SocketAddr,
+    draining: AtomicBool,
+}
+
+impl Connection {
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+struct Calls(Arc<Connection>);
+
+impl hyper::service::Service<http::Request<Incoming>> for Calls {
+    type Response = http::Response<CallBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: http::Request<Incoming>) -> Self::Future {
+        Box::pin(call::answer(Arc::clone(&self.0), request))
+    }
+}
+
+/// Runs one connection until it ends, or until it is drained or cut after `stop`.
+async fn run(connection: Arc<Connection>, accepted: Accepted, stop: CancellationToken) -> Served {
+    let settings = &connection.settings;
+    let transport = SharedTransport::new(match accepted {
+        Accepted::Plain(stream) => Transport::Plain(stream),
+        Accepted::Tls(stream) => Transport::Tls(stream),
+    });
+    let executor = Executor::default();
+    let keepalive = Some(settings.keepalive_interval).filter(|interval| !interval.is_zero());
+    let http = hyper::server::conn::http2::Builder::new(executor.clone())
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .initial_stream_window_size(settings.stream_window)
+        .initial_connection_window_size(settings.connection_window)
+        .max_frame_size(settings.max_frame)
+        .max_concurrent_streams(settings.max_streams)
+        .max_send_buf_size(settings.send_buffer)
+        .max_pending_accept_reset_streams(settings.max_resets)
+        .max_local_error_reset_streams(settings.max_resets)
+        .keep_alive_interval(keepalive)
+        .keep_alive_timeout(settings.keepalive_timeout)
+        .serve_connection(transport.clone(), Calls(Arc::clone(&connection)));
+    let mut driver = Driver::new(http, executor, transport);
+
+    let mut stopping = pin!(stop.cancelled());
+    let mut cut = None;
+    let outcome = poll_fn(|cx| {
+        if cut.is_none() && stopping.as_mut().poll(cx).is_ready() {
+            connection.draining.store(true, Ordering::Relaxed);
+            driver.connection().graceful_shutdown();
+            driver.wake_streams();
+            cut = Some(Box::pin(tokio::time::sleep(settings.drain_timeout)));
+        }
+        if let Some(cut) = &mut cut
+            && cut.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(None);
+        }
+        driver.poll_connection(cx).map(Some)
+    })
+    .await;
+    match outcome {
+        None => return Served::Cut,
+        Some(Err(error)) => {
+            let errors = &connection.stats.connection_errors;
+            errors.fetch_add(1, Ordering::Relaxed);
+            let error = super::response::describe(&error);
+            tracing::debug!(peer = %connection.peer, error, "connection failed");
+        }
+        Some(Ok(())) => {}
+    }
+    Served::Ended
 }

@@ -173,10 +173,6 @@ impl Status {
         Self::new(Code::DeadlineExceeded, "context deadline exceeded")
     }
 
-    pub(super) fn cancelled() -> Self {
-        Self::new(Code::Cancelled, "context canceled")
-    }
-
     pub(super) fn draining() -> Self {
         Self::unavailable("the server is shutting down")
     }

@@ -1,0 +1,410 @@
+//! TLS configurations made from files, and made again when the files change.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{ClientConfig, InconsistentKeys, ServerConfig};
+use tokio_util::sync::CancellationToken;
+
+use super::error::TlsError;
+use super::files::{Keypair, load_keypair, load_roots};
+use super::verify::{StrongClients, StrongServers};
+
+/// Where a mutual TLS identity lies on disk. All files are PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificates that the peer's must chain to.
+    pub ca: PathBuf,
+    /// Own certificate, followed by intermediates.
+    pub cert: PathBuf,
+    /// Own private key: PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+}
+
+/// What is spoken over the TLS connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// gRPC: ALPN `h2` is required of both sides.
+    Grpc,
+    /// HTTP/1.1 and WebSocket: ALPN `http/1.1` is offered and not required.
+    Http,
+}
+
+impl Profile {
+    fn alpn(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Grpc => vec![b"h2".to_vec()],
+            Self::Http => vec![b"http/1.1".to_vec()],
+        }
+    }
+}
+
+/// The server side of TLS.
+#[derive(Debug)]
+pub struct ServerTls {
+    profile: Profile,
+    material: Material<ServerConfig>,
+}
+
+impl ServerTls {
+    /// Mutual TLS: a client certificate is required and verified by the CA file; no name is checked.
+    ///
+    /// # Errors
+    /// Any of the files cannot be used, see [`TlsError`].
+    pub fn mutual(files: &TlsFiles, profile: Profile) -> Result<Arc<Self>, TlsError> {
+        let watched = vec![files.ca.clone(), files.cert.clone(), files.key.clone()];
+        let files = files.clone();
+        Self::new(profile, watched, move || {
+            let roots = load_roots(&files.ca)?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+                .build()
+                .map_err(|error| TlsError::Config(rustls::Error::General(error.to_string())))?;
+            server_config(
+                Some(StrongClients(verifier)),
+                &files.cert,
+                &files.key,
+                profile,
+            )
+        })
+    }
+
+    /// Only the server shows a certificate.
+    ///
+    /// # Errors
+    /// Any of the files cannot be used, see [`TlsError`].
+    pub fn server_only(cert: &Path, key: &Path, profile: Profile) -> Result<Arc<Self>, TlsError> {
+        let (cert, key) = (cert.to_owned(), key.to_owned());
+        Self::new(profile, vec![cert.clone(), key.clone()], move || {
+            server_config(None, &cert, &key, profile)
+        })
+    }
+
+    fn new(
+        profile: Profile,
+        watched: Vec<PathBuf>,
+        build: impl Fn() -> Result<ServerConfig, TlsError> + Send + Sync + 'static,
+    ) -> Result<Arc<Self>, TlsError> {
+        let material = Material::new(watched, build)?;
+        Ok(Arc::new(Self { profile, material }))
+    }
+
+    /// The configuration for the next connection.
+    pub fn current(&self) -> Arc<ServerConfig> {
+        self.material.current.load_full()
+    }
+
+    /// What is spoken over it.
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// Looks at the files each `every` and loads them again when one changed, until `stop`. Files
+    /// that cannot be used leave the old configuration in force; that is logged and counted.
+    /// Connections that are open are not touched.
+    pub async fn watch(self: Arc<Self>, every: Duration, stop: CancellationToken) {
+        watch(every, stop, move || self.material.refresh()).await;
+    }
+
+    /// How often changed files were taken over.
+    pub fn reloads(&self) -> u64 {
+        self.material.reloads.load(Ordering::Relaxed)
+    }
+
+    /// How often changed files could not be used.
+    pub fn reload_failures(&self) -> u64 {
+        self.material.failures.load(Ordering::Relaxed)
+    }
+}
+
+/// The client side of TLS.
+#[derive(Debug)]
+pub struct ClientTls {
+    profile: Profile,
+    material: Material<ClientConfig>,
+}
+
+impl ClientTls {
+    /// Mutual TLS for gRPC: shows a certificate, verifies the server by the CA file and its name.
+    ///
+    /// # Errors
+    /// Any of the files cannot be used, see [`TlsError`].
+    pub fn mutual(files: &TlsFiles) -> Result<Arc<Self>, TlsError> {
+        Self::mutual_with(files, Profile::Grpc)
+    }
+
+    /// As [`ClientTls::mutual`], for any profile.
+    ///
+    /// # Errors
+    /// Any of the files cannot be used, see [`TlsError`].
+    pub fn mutual_with(files: &TlsFiles, profile: Profile) -> Result<Arc<Self>, TlsError> {
+        let watched = vec![files.ca.clone(), files.cert.clone(), files.key.clone()];
+        let files = files.clone();
+        Self::new(profile, watched, move || {
+            client_config(&files.ca, Some((&files.cert, &files.key)), profile)
+        })
+    }
+
+    /// Verifies the server by the CA file and its name, and shows no certificate. For HTTP and
+    /// WebSocket.
+    ///
+    /// # Errors
+    /// The file cannot be used, see [`TlsError`].
+    pub fn ca_only(ca: &Path) -> Result<Arc<Self>, TlsError> {
+        Self::ca_only_with(ca, Profile::Http)
+    }
+
+    /// As [`ClientTls::ca_only`], for any profile.
+    ///
+    /// # Errors
+    /// The file cannot be used, see [`TlsError`].
+    pub fn ca_only_with(ca: &Path, profile: Profile) -> Result<Arc<Self>, TlsError> {
+        let ca = ca.to_owned();
+        Self::new(profile, vec![ca.clone()], move || {
+            client_config(&ca, None, profile)
+        })
+    }
+
+    fn new(
+        profile: Profile,
+        watched: Vec<PathBuf>,
+        build: impl Fn() -> Result<ClientConfig, TlsError> + Send + Sync + 'static,
+    ) -> Result<Arc<Self>, TlsError> {
+        let material = Material::new(watched, build)?;
+        Ok(Arc::new(Self { profile, material }))
+    }
+
+    /// The configuration for the next connection.
+    pub fn current(&self) -> Arc<ClientConfig> {
+        self.material.current.load_full()
+    }
+
+    /// What is spoken over it.
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// As [`ServerTls::watch`].
+    pub async fn watch(self: Arc<Self>, every: Duration, stop: CancellationToken) {
+        watch(every, stop, move || self.material.refresh()).await;
+    }
+
+    /// How often changed files were taken over.
+    pub fn reloads(&self) -> u64 {
+        self.material.reloads.load(Ordering::Relaxed)
+    }
+
+    /// How often changed files could not be used.
+    pub fn reload_failures(&self) -> u64 {
+        self.material.failures.load(Ordering::Relaxed)
+    }
+}
+
+/// The one crypto provider, cut down to the suites of the profile.
+fn provider() -> Arc<CryptoProvider> {
+    use aws_lc_rs::cipher_suite as suite;
+    Arc::new(CryptoProvider {
+        cipher_suites: vec![
+            suite::TLS13_AES_128_GCM_SHA256,
+            suite::TLS13_AES_256_GCM_SHA384,
+            suite::TLS13_CHACHA20_POLY1305_SHA256,
+            suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        ],
+        ..aws_lc_rs::default_provider()
+    })
+}
+
+fn server_config(
+    verifier: Option<StrongClients>,
+    cert: &Path,
+    key: &Path,
+    profile: Profile,
+) -> Result<ServerConfig, TlsError> {
+    let Keypair {
+        chain,
+        key: key_der,
+    } = load_keypair(cert, key)?;
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+    let builder = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(Arc::new(verifier)),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder
+        .with_single_cert(chain, key_der)
+        .map_err(|error| keypair_error(error, cert, key))?;
+    config.alpn_protocols = profile.alpn();
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+fn client_config(
+    ca: &Path,
+    identity: Option<(&Path, &Path)>,
+    profile: Profile,
+) -> Result<ClientConfig, TlsError> {
+    let roots = load_roots(ca)?;
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .map_err(|error| TlsError::Config(rustls::Error::General(error.to_string())))?;
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(StrongServers(verifier)));
+    let mut config = match identity {
+        Some((cert, key)) => {
+            let Keypair {
+                chain,
+                key: key_der,
+            } = load_keypair(cert, key)?;
+            builder
+                .with_client_auth_cert(chain, key_der)
+                .map_err(|error| keypair_error(error, cert, key))?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = profile.alpn();
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+fn keypair_error(error: rustls::Error, cert: &Path, key: &Path) -> TlsError {
+    match error {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsError::Mismatch {
+            cert: cert.into(),
+            key: key.into(),
+        },
+        other => TlsError::BadKeypair {
+            path: key.into(),
+            reason: other.to_string(),
+        },
+    }
+}
+
+type Build<T> = Box<dyn Fn() -> Result<T, TlsError> + Send + Sync>;
+
+/// A configuration together with how it was made.
+struct Material<T> {
+    files: Vec<PathBuf>,
+    build: Build<T>,
+    current: ArcSwap<T>,
+    seen: parking_lot::Mutex<Seen>,
+    reloads: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// What the files looked like when they were last loaded, and whether that worked.
+struct Seen {
+    prints: Vec<Option<Print>>,
+    failed: bool,
+}
+
+/// Enough to notice that a file was written or replaced.
+#[derive(PartialEq, Eq)]
+struct Print {
+    modified: Option<SystemTime>,
+    length: u64,
+    inode: u64,
+}
+
+impl<T> Material<T> {
+    fn new(
+        files: Vec<PathBuf>,
+        build: impl Fn() -> Result<T, TlsError> + Send + Sync + 'static,
+    ) -> Result<Self, TlsError> {
+        // Taken before the files are read: a change in between is then seen as one.
+        let prints = prints(&files);
+        let current = ArcSwap::from_pointee(build()?);
+        Ok(Self {
+            files,
+            build: Box::new(build),
+            current,
+            seen: parking_lot::Mutex::new(Seen {
+                prints,
+                failed: false,
+            }),
+            reloads: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        })
+    }
+
+    /// Loads the files again if they changed. Files that could not be used are tried again each time
+    /// (a certificate may become valid by waiting), but counted and logged once per change.
+    fn refresh(&self) {
+        let mut seen = self.seen.lock();
+        let now = prints(&self.files);
+        let changed = now != seen.prints;
+        if !changed && !seen.failed {
+            return;
+        }
+        match (self.build)() {
+            Ok(config) => {
+                self.current.store(Arc::new(config));
+                self.reloads.fetch_add(1, Ordering::Relaxed);
+                seen.failed = false;
+                tracing::info!(files = ?self.files, "TLS files changed and were loaded");
+            }
+            Err(error) => {
+                if changed {
+                    self.failures.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(%error, "TLS files changed and cannot be used; the old ones stay in force");
+                }
+                seen.failed = true;
+            }
+        }
+        seen.prints = now;
+    }
+}
+
+impl<T> fmt::Debug for Material<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Material")
+            .field("files", &self.files)
+            .finish_non_exhaustive()
+    }
+}
+
+fn prints(files: &[PathBuf]) -> Vec<Option<Print>> {
+    use std::os::unix::fs::MetadataExt;
+    files
+        .iter()
+        .map(|file| {
+            let metadata = fs::metadata(file).ok()?;
+            Some(Print {
+                modified: metadata.modified().ok(),
+                length: metadata.len(),
+                inode: metadata.ino(),
+            })
+        })
+        .collect()
+}
+
+async fn watch(
+    every: Duration,
+    stop: CancellationToken,
+    refresh: impl Fn() + Send + Sync + 'static,
+) {
+    let refresh = Arc::new(refresh);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(every) => {}
+        }
+        let refresh = Arc::clone(&refresh);
+        if tokio::task::spawn_blocking(move || refresh())
+            .await
+            .is_err()
+        {
+            tracing::error!("the check for changed TLS files panicked");
+        }
+    }
+}
