@@ -76,6 +76,7 @@ impl Subscription {
             member,
             group,
             shed: None,
+            ticket: Ticket::default(),
         }
     }
 
