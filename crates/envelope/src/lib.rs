@@ -5,7 +5,7 @@
 //! envelope where it lies, its source id, and its [`Kind`]; bytes and index together are a [`Frame`]. Whoever wants to
 //! know more of one envelope reads it through [`EnvelopeRef`]; whoever wants another frame of the same envelopes joins
 //! records ([`select`]) or edits them where they lie ([`splice`]). Old readers get the [`v1`] form, made once for
-//! all of them, and people get `json`.
+//! all of them, and people get [`json`].
 //!
 //! The rules of the bytes are those of protobuf as the Go runtime applies them: the last occurrence of a field counts,
 //! unknown fields stay, the order of fields does not matter.
@@ -13,6 +13,7 @@
 mod frame;
 mod hash;
 mod index;
+pub mod json;
 mod kind;
 mod number;
 mod scan;

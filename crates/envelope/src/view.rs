@@ -329,11 +329,17 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 fn pair(entry: &[u8]) -> (&str, &str) {
-    let (mut key, mut value) = ("", "");
+    let (key, value) = raw_pair(entry);
+    (text(key), text(value))
+}
+
+/// Key and value of an entry of the map `tags`.
+pub(crate) fn raw_pair(entry: &[u8]) -> (&[u8], &[u8]) {
+    let (mut key, mut value) = (&[][..], &[][..]);
     for field in Fields::new(entry) {
         match (field.number, field.value) {
-            (1, Value::Bytes(bytes)) => key = text(bytes),
-            (2, Value::Bytes(bytes)) => value = text(bytes),
+            (1, Value::Bytes(bytes)) => key = bytes,
+            (2, Value::Bytes(bytes)) => value = bytes,
             _ => {}
         }
     }

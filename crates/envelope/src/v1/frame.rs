@@ -7,7 +7,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::uuid;
+use loggregator_proto::events::envelope::EventType;
+
+use super::{model::Envelope, uuid};
+use crate::wire::{Encode, Fields, Sink, Size, Value, varint_len};
 
 /// The v1 form of a frame: `plumbing.BatchResponse` framing, that is records of `0a`, length and one serialized
 /// `events.Envelope`. Records that lie side by side are a valid `BatchResponse`.
@@ -39,7 +42,7 @@ pub struct V1Entry {
 
 /// How a v1 envelope tells its app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AppForm {
+enum AppForm {
     /// It has none: it belongs to the platform.
     System,
     /// As text.
@@ -48,29 +51,168 @@ pub(crate) enum AppForm {
     Uuid,
 }
 
-impl V1Entry {
-    pub(crate) fn new(
-        record: Range<u32>,
-        head: u8,
-        envelope: u32,
-        log: bool,
-        app_form: AppForm,
-        app: Range<u32>,
-    ) -> Self {
-        let app_len = app.end - app.start;
-        let (start, len) = (record.start, record.end - record.start);
-        V1Entry {
-            start,
-            len,
-            envelope,
-            app: app.start.saturating_sub(start),
-            app_len,
-            head,
-            log,
-            app_form,
+/// What routing wants to know of a v1 envelope.
+struct Routing {
+    log: bool,
+    form: AppForm,
+    /// Where the text or UUID lies in the envelope.
+    app: Range<usize>,
+}
+
+impl Routing {
+    /// Looks at an envelope in canonical form: ascending fields, no message twice.
+    fn of(payload: &[u8]) -> Routing {
+        let system = Routing {
+            log: false,
+            form: AppForm::System,
+            app: 0..0,
+        };
+        let mut event_type = None;
+        for field in Fields::new(payload) {
+            match (field.number, field.value) {
+                (2, Value::Varint(number)) => event_type = EventType::try_from(number as i32).ok(),
+                (1..=6, _) => {}
+                (7, Value::Bytes(body)) if event_type == Some(EventType::HttpStartStop) => {
+                    let app = last(body, 12);
+                    return app.map_or(system, |app| Routing {
+                        log: false,
+                        form: AppForm::Uuid,
+                        app: within(app, field.end, body),
+                    });
+                }
+                (8, Value::Bytes(body)) if event_type == Some(EventType::LogMessage) => {
+                    let app = last(body, 4).unwrap_or(0..0);
+                    return Routing {
+                        log: true,
+                        form: AppForm::Text,
+                        app: within(app, field.end, body),
+                    };
+                }
+                (12, Value::Bytes(body)) if event_type == Some(EventType::ContainerMetric) => {
+                    let app = last(body, 1).unwrap_or(0..0);
+                    return Routing {
+                        log: false,
+                        form: AppForm::Text,
+                        app: within(app, field.end, body),
+                    };
+                }
+                (7..=12, _) => {}
+                _ => break,
+            }
+        }
+        match event_type {
+            // The body is absent.
+            Some(EventType::LogMessage) => Routing {
+                log: true,
+                form: AppForm::Text,
+                app: 0..0,
+            },
+            Some(EventType::ContainerMetric) => Routing {
+                log: false,
+                form: AppForm::Text,
+                app: 0..0,
+            },
+            _ => system,
+        }
+    }
+}
+
+/// Where the bytes of the last field of this number lie in the message.
+fn last(message: &[u8], number: u32) -> Option<Range<usize>> {
+    let fields = Fields::new(message).filter(|field| field.number == number);
+    let ranges = fields.filter_map(|field| match field.value {
+        Value::Bytes(bytes) => Some(field.end - bytes.len()..field.end),
+        _ => None,
+    });
+    ranges.last()
+}
+
+/// A range of a body, which ends at `end` of the envelope, as a range of the envelope.
+fn within(range: Range<usize>, end: usize, body: &[u8]) -> Range<usize> {
+    let start = end - body.len();
+    start + range.start..start + range.end
+}
+
+/// Records in the making.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    bytes: Vec<u8>,
+    entries: Vec<V1Entry>,
+}
+
+impl Records {
+    pub(super) fn with_capacity(bytes: usize) -> Records {
+        Records {
+            bytes: Vec::with_capacity(bytes),
+            entries: Vec::new(),
         }
     }
 
+    /// Whether all records together stay within `limit` bytes after another payload of this length.
+    pub(super) fn has_room(&self, payload: usize, limit: usize) -> bool {
+        // A header has at most 11 bytes.
+        payload <= limit && self.bytes.len() + 11 + payload <= limit
+    }
+
+    /// Adds an envelope in canonical form.
+    pub(super) fn push(&mut self, payload: &[u8], envelope: u32) {
+        let start = self.bytes.len();
+        self.bytes.bytes(1, payload);
+        self.note(start, payload.len(), envelope);
+    }
+
+    /// Adds an envelope unless the records would have more than `limit` bytes.
+    pub(super) fn push_message(
+        &mut self,
+        message: &Envelope<'_>,
+        envelope: u32,
+        limit: usize,
+    ) -> bool {
+        let mut size = Size(0);
+        message.encode(&mut size);
+        let fits = self.has_room(size.0, limit);
+        if fits {
+            let start = self.bytes.len();
+            self.bytes.reserve(11 + size.0);
+            self.bytes.push(0x0a);
+            self.bytes.raw_varint(size.0 as u64);
+            message.encode(&mut self.bytes);
+            self.note(start, size.0, envelope);
+        }
+        fits
+    }
+
+    fn note(&mut self, start: usize, payload: usize, envelope: u32) {
+        let head = 1 + varint_len(payload as u64);
+        let routing = Routing::of(&self.bytes[start + head..]);
+        // There was room: everything is within 32 bits.
+        self.entries.push(V1Entry {
+            start: start as u32,
+            len: (head + payload) as u32,
+            envelope,
+            app: (head + routing.app.start) as u32,
+            app_len: routing.app.len() as u32,
+            head: head as u8,
+            log: routing.log,
+            app_form: routing.form,
+        });
+    }
+
+    pub(super) fn finish(mut self, undeliverable: u32, oversized: u32) -> V1Frame {
+        if self.bytes.capacity() > self.bytes.len() + self.bytes.len() / 2 {
+            self.bytes.shrink_to_fit();
+        }
+        let (bytes, entries) = (self.bytes.into(), self.entries.into_boxed_slice());
+        V1Frame {
+            bytes,
+            entries,
+            undeliverable,
+            oversized,
+        }
+    }
+}
+
+impl V1Entry {
     /// The record: header and envelope.
     #[inline]
     pub fn record(&self) -> Range<usize> {
@@ -87,20 +229,6 @@ impl V1Entry {
 }
 
 impl V1Frame {
-    pub(crate) fn new(
-        bytes: Bytes,
-        entries: Vec<V1Entry>,
-        undeliverable: u32,
-        oversized: u32,
-    ) -> V1Frame {
-        V1Frame {
-            bytes,
-            entries: entries.into_boxed_slice(),
-            undeliverable,
-            oversized,
-        }
-    }
-
     /// All records.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes

@@ -1,16 +1,26 @@
 //! The dropsonde (v1) form of envelopes.
+//!
+//! Old readers get a [`V1Frame`]: [`Frame::v1`](crate::Frame::v1) makes it from the v2 bytes the first time somebody
+//! asks. Old emitters' envelopes go through a [`V1Builder`], which makes the v2 form at once and keeps the v1 form as the
+//! original would have re-encoded it. The conversions are those of go-loggregator's `conversion` package.
 
+mod cast;
 mod frame;
-pub(crate) mod uuid;
+mod model;
+mod of_v2;
+mod to_v2;
+mod uuid;
+mod wire_message;
 
 use bytes::Bytes;
 use thiserror::Error;
 
-pub use frame::{AppId, V1Entry, V1Frame};
+use self::frame::Records;
+pub use self::frame::{AppId, V1Entry, V1Frame};
+use crate::{EnvelopeRef, Frame, FrameBuilder, Index, wire::Encode};
 
-use crate::{Frame, Index};
-
-/// The v1 form of one frame is no bigger than this, in bytes.
+/// The v1 form that is made of one frame is no bigger than this, in bytes. A gauge repeats all tags for every metric,
+/// so that a small frame could otherwise fill the memory.
 pub const MAX_V1_FRAME: usize = 64 << 20;
 
 /// Why bytes are no v1 envelope. The texts are those of the original, which operators search for.
@@ -27,9 +37,17 @@ pub enum V1Error {
     Full,
 }
 
-/// Collects v1 envelopes into one frame.
+/// Collects v1 envelopes into one frame of both forms.
+///
+/// After [`finish`](V1Builder::finish) the builder is empty and can be used again.
 #[derive(Debug, Default)]
-pub struct V1Builder {}
+pub struct V1Builder {
+    v2: FrameBuilder,
+    v1: Records,
+    /// Memory for the envelope at hand, v2 and v1.
+    body: Vec<u8>,
+    again: Vec<u8>,
+}
 
 impl V1Builder {
     /// An empty builder.
@@ -40,29 +58,80 @@ impl V1Builder {
     /// Adds one serialized `events.Envelope`.
     ///
     /// # Errors
-    /// When it is malformed; the frame is then as before.
-    pub fn push(&mut self, _payload: &[u8]) -> Result<(), V1Error> {
-        Err(V1Error::Malformed)
+    /// When it is malformed, lacks a required field, or the frame is full; the frame is then as before.
+    pub fn push(&mut self, payload: &[u8]) -> Result<(), V1Error> {
+        let (envelope, canonical) = model::parse(payload)?;
+        let payload = if canonical {
+            payload
+        } else {
+            self.again.clear();
+            envelope.encode(&mut self.again);
+            &self.again
+        };
+        if !self.v1.has_room(payload.len(), u32::MAX as usize) {
+            return Err(V1Error::Full);
+        }
+        self.body.clear();
+        to_v2::convert(&envelope).encode(&mut self.body);
+        let number = self.v2.len() as u32;
+        // What is written here is never malformed.
+        self.v2
+            .push_envelope(&self.body)
+            .map_err(|_| V1Error::Full)?;
+        self.v1.push(payload, number);
+        Ok(())
     }
 
     /// How many envelopes it holds.
     pub fn len(&self) -> usize {
-        0
+        self.v2.len()
     }
 
     /// Whether it holds no envelope.
     pub fn is_empty(&self) -> bool {
-        true
+        self.v2.is_empty()
     }
 
-    /// The frame of both forms; the builder is empty afterwards and can be used again.
+    /// How many bytes it holds in its v2 form.
+    pub fn bytes(&self) -> usize {
+        self.v2.bytes()
+    }
+
+    /// The frame of both forms.
     pub fn finish(&mut self) -> Frame {
-        Frame::with_v1(Bytes::new(), Index::default(), V1Frame::default())
+        let (bytes, index) = self.v2.finish();
+        Frame::with_v1(bytes, index, std::mem::take(&mut self.v1).finish(0, 0))
     }
 }
 
 impl V1Frame {
-    pub(crate) fn of(_bytes: &Bytes, _index: &Index) -> V1Frame {
-        V1Frame::default()
+    /// The v1 form of a frame.
+    pub(crate) fn of(bytes: &Bytes, index: &Index) -> V1Frame {
+        let bodies = index
+            .entries()
+            .iter()
+            .map(|entry| bytes.get(entry.body()).unwrap_or_default());
+        V1Frame::of_bodies(bodies, bytes.len() + bytes.len() / 4)
+    }
+
+    /// The v1 forms of one envelope; [`envelope`](V1Entry::envelope) is 0 in all of them.
+    pub fn of_envelope(envelope: EnvelopeRef<'_>) -> V1Frame {
+        V1Frame::of_bodies([envelope.bytes()], envelope.bytes().len() * 2)
+    }
+
+    fn of_bodies<'a>(bodies: impl IntoIterator<Item = &'a [u8]>, size: usize) -> V1Frame {
+        let mut records = Records::with_capacity(size.min(MAX_V1_FRAME));
+        let (mut undeliverable, mut oversized) = (0, 0);
+        for (number, body) in bodies.into_iter().enumerate() {
+            let incomplete = of_v2::convert(body, |envelope, left| {
+                let fits = records.push_message(envelope, number as u32, MAX_V1_FRAME);
+                if !fits {
+                    oversized += left.0;
+                }
+                fits
+            });
+            undeliverable += u32::from(incomplete);
+        }
+        records.finish(undeliverable, oversized)
     }
 }
