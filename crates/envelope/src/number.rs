@@ -1,7 +1,5 @@
 //! Decimal numbers as the Go programs write them.
 
-use std::fmt::Write;
-
 /// Shortest form without an exponent.
 pub(crate) fn plain(number: f64) -> String {
     special(number).map_or_else(|| number.to_string(), str::to_owned)
@@ -48,15 +46,13 @@ fn special(number: f64) -> Option<&'static str> {
 
 /// Rust writes `1e21` and `1e-7`; the sign is always there in Go, and sometimes a second digit.
 fn with_exponent(number: f64, digits: usize) -> String {
-    let mut text = format!("{number:e}");
-    if let Some(at) = text.find('e') {
-        let exponent: i32 = text[at + 1..].parse().unwrap_or_default();
-        text.truncate(at);
-        let sign = if exponent < 0 { '-' } else { '+' };
-        // Writing to a string does not fail.
-        let _ = write!(text, "e{sign}{:0digits$}", exponent.unsigned_abs());
-    }
-    text
+    let text = format!("{number:e}");
+    let Some((digits_before, exponent)) = text.split_once('e') else {
+        return text;
+    };
+    let sign = if exponent.starts_with('-') { '-' } else { '+' };
+    let exponent = exponent.trim_start_matches('-');
+    format!("{digits_before}e{sign}{exponent:0>digits$}")
 }
 
 #[cfg(test)]

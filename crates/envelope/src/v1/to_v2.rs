@@ -41,7 +41,7 @@ enum Message<'a> {
         delta: u64,
         total: u64,
     },
-    Gauge(SmallVec<[(Text<'a>, Text<'a>, f64); 5]>),
+    Gauge(Vec<(Text<'a>, Text<'a>, f64)>),
     Timer {
         start: i64,
         stop: i64,
@@ -173,7 +173,7 @@ fn value<'a>(value: Option<&ValueMetric<'a>>) -> Typed<'a> {
     let name = text(value.and_then(|value| value.name));
     let unit = text(value.and_then(|value| value.unit));
     let number = value.and_then(|value| value.value).unwrap_or_default();
-    Typed::new(Message::Gauge(smallvec![(name, unit, number)]))
+    Typed::new(Message::Gauge(vec![(name, unit, number)]))
 }
 
 fn counter<'a>(counter: Option<&Counter<'a>>) -> Typed<'a> {
@@ -203,7 +203,7 @@ fn container<'a>(container: Option<&Container<'a>>) -> Typed<'a> {
     let cpu = container
         .and_then(|container| container.cpu)
         .unwrap_or_default();
-    let metrics = smallvec![
+    let metrics = vec![
         ("cpu".into(), "percentage".into(), cpu),
         bytes("memory", |container| container.memory),
         bytes("disk", |container| container.disk),
