@@ -28,8 +28,8 @@ pub fn markdown(title: &str, intro: &str, settings: &[Setting]) -> String {
     for setting in settings {
         let default = match (setting.required, setting.default) {
             (true, _) => "**required**".to_owned(),
+            (false, Some("") | None) => "–".to_owned(),
             (false, Some(default)) => format!("`{default}`"),
-            (false, None) => "–".to_owned(),
         };
         let help = setting.help.replace('|', "\\|");
         writeln!(out, "| `{}` | {default} | {help} |", setting.name).ok();
@@ -40,8 +40,8 @@ pub fn markdown(title: &str, intro: &str, settings: &[Setting]) -> String {
 fn note(setting: &Setting) -> String {
     match (setting.required, setting.default) {
         (true, _) => " (required)".to_owned(),
+        (false, Some("") | None) => String::new(),
         (false, Some(default)) => format!(" [default: {default}]"),
-        (false, None) => String::new(),
     }
 }
 
