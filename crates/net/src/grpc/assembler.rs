@@ -117,8 +117,10 @@ impl Assembler {
             return;
         }
         // Grows by doubling what has come, never by what was promised.
-        let wanted = self.gathered.max(2 * self.copied.capacity()).min(length);
-        self.copied.reserve_exact(wanted - self.copied.len());
+        if self.gathered > self.copied.capacity() {
+            let wanted = self.gathered.max(2 * self.copied.capacity()).min(length);
+            self.copied.reserve_exact(wanted - self.copied.len());
+        }
         for piece in self.pieces.drain(..) {
             self.copied.extend_from_slice(&piece);
         }

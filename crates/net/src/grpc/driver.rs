@@ -71,9 +71,11 @@ impl Wake for Side {
 
 /// Drives connection `C` with its streams and its transport.
 pub(super) struct Driver<C> {
-    connection: Pin<Box<C>>,
-    finished: bool,
+    /// Gone when it has ended: a client's connection closes when this is dropped.
+    connection: Option<Pin<Box<C>>>,
     outcome: Option<hyper::Error>,
+    /// Sending failed.
+    broken: bool,
     streams: FuturesUnordered<Stream>,
     executor: Executor,
     transport: SharedTransport,
@@ -94,9 +96,9 @@ impl<C: Future<Output = Result<(), hyper::Error>>> Driver<C> {
             Waker::from(Arc::new(Side { wakeups, flag }))
         };
         Self {
-            connection: Box::pin(connection),
-            finished: false,
+            connection: Some(Box::pin(connection)),
             outcome: None,
+            broken: false,
             streams: FuturesUnordered::new(),
             executor,
             transport,
@@ -106,10 +108,10 @@ impl<C: Future<Output = Result<(), hyper::Error>>> Driver<C> {
         }
     }
 
-    /// The connection, to steer it. Wakes it up.
-    pub fn connection(&mut self) -> Pin<&mut C> {
+    /// The connection, to steer it, if it has not ended. Wakes it up.
+    pub fn connection(&mut self) -> Option<Pin<&mut C>> {
         self.wakeups.wake(CONNECTION);
-        self.connection.as_mut()
+        self.connection.as_mut().map(Pin::as_mut)
     }
 
     /// The transport below.
@@ -149,16 +151,17 @@ impl<C: Future<Output = Result<(), hyper::Error>>> Driver<C> {
         self.wakeups.flags.fetch_or(ACTIVE, Ordering::AcqRel);
         for _ in 0..MAX_ROUNDS {
             let flags = self.wakeups.flags.swap(ACTIVE, Ordering::AcqRel);
-            if flags & CONNECTION != 0 && !self.finished {
+            if flags & CONNECTION != 0 {
                 self.poll_once();
             }
-            if self.finished && !to_the_end {
-                self.wakeups.flags.fetch_and(!ACTIVE, Ordering::AcqRel);
+            if self.connection.is_none() && !to_the_end {
+                // Wake-ups of streams may have been taken note of and not been acted upon.
+                self.wakeups.flags.store(STREAMS, Ordering::Release);
                 return true;
             }
             let flags = flags | self.wakeups.flags.fetch_and(!STREAMS, Ordering::AcqRel);
             self.poll_streams(flags & STREAMS != 0);
-            if self.finished && self.streams.is_empty() {
+            if self.connection.is_none() && self.streams.is_empty() {
                 self.wakeups.flags.fetch_and(!ACTIVE, Ordering::AcqRel);
                 return true;
             }
@@ -187,8 +190,10 @@ impl<C: Future<Output = Result<(), hyper::Error>>> Driver<C> {
 
     fn poll_once(&mut self) {
         let mut cx = Context::from_waker(&self.connection_waker);
-        if let Poll::Ready(outcome) = self.connection.as_mut().poll(&mut cx) {
-            self.finished = true;
+        if let Some(connection) = &mut self.connection
+            && let Poll::Ready(outcome) = connection.as_mut().poll(&mut cx)
+        {
+            self.connection = None;
             self.outcome = outcome.err();
         }
     }
@@ -214,7 +219,10 @@ impl<C: Future<Output = Result<(), hyper::Error>>> Driver<C> {
             Poll::Ready(Ok(())) | Poll::Pending => {}
             // The transport remembers it, and lets the connection read what the peer sent before and
             // then fail; have the connection look.
-            Poll::Ready(Err(_)) if !self.finished => self.wakeups.wake(CONNECTION),
+            Poll::Ready(Err(_)) if !self.broken => {
+                self.broken = true;
+                self.wakeups.wake(CONNECTION);
+            }
             Poll::Ready(Err(_)) => {}
         }
     }

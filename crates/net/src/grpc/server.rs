@@ -276,7 +276,9 @@ async fn run(connection: Arc<Connection>, accepted: Accepted, stop: Cancellation
     let outcome = poll_fn(|cx| {
         if cut.is_none() && stopping.as_mut().poll(cx).is_ready() {
             connection.draining.store(true, Ordering::Relaxed);
-            driver.connection().graceful_shutdown();
+            if let Some(http) = driver.connection() {
+                http.graceful_shutdown();
+            }
             driver.wake_streams();
             cut = Some(Box::pin(tokio::time::sleep(settings.drain_timeout)));
         }

@@ -8,7 +8,7 @@
 
 use std::io::{self, BufRead, IoSlice, Write};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use rustls::Connection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -38,8 +38,9 @@ pub struct TlsStream<IO> {
     incoming: ReadBuffer,
     /// About how many encrypted bytes wait in `tls`; exact when it is zero.
     queued: usize,
-    /// A write was refused because too much waited.
-    refused: bool,
+    /// Who was told to wait until more can be sent. Needed because the transport remembers only the
+    /// last one that asked it, and that may be the caller of [`TlsStream::poll_send`].
+    blocked: Option<Waker>,
     lazy_flush: bool,
     close_notify_sent: bool,
 }
@@ -70,7 +71,7 @@ impl<IO> TlsStream<IO> {
             tls,
             incoming: ReadBuffer::default(),
             queued: 0,
-            refused: false,
+            blocked: None,
             lazy_flush: false,
             close_notify_sent: false,
         }
@@ -106,10 +107,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
     /// Sends everything that waits. Ready when the transport has it all.
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = self.poll_drain(cx);
-        if self.refused && self.queued + SEND_ROOM <= SEND_LIMIT {
-            // Somebody was told to wait for what this call has just made possible.
-            self.refused = false;
-            cx.waker().wake_by_ref();
+        if self.queued + SEND_ROOM <= SEND_LIMIT
+            && let Some(blocked) = self.blocked.take()
+        {
+            blocked.wake();
         }
         ready!(outcome)?;
         Pin::new(&mut self.io).poll_flush(cx)
@@ -238,16 +239,22 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
                 outcome?;
             }
             if self.queued + SEND_ROOM > SEND_LIMIT {
-                self.refused = true;
+                self.block(cx);
                 return Poll::Pending;
             }
         }
         let count = self.tls.writer().write_vectored(bufs)?;
         if count > 0 {
-            self.refused = false;
             self.queued += count + count.div_ceil(RECORD_SIZE) * RECORD_OVERHEAD;
         }
         Poll::Ready(Ok(count))
+    }
+
+    fn block(&mut self, cx: &Context<'_>) {
+        match &mut self.blocked {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => self.blocked = Some(cx.waker().clone()),
+        }
     }
 
     /// Writes encrypted bytes to the transport until none wait or it takes no more.
@@ -364,7 +371,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
             this.tls.send_close_notify();
             this.close_notify_sent = true;
         }
-        ready!(this.poll_drain(cx))?;
+        if this.poll_drain(cx)?.is_pending() {
+            this.block(cx);
+            return Poll::Pending;
+        }
         match ready!(Pin::new(&mut this.io).poll_shutdown(cx)) {
             // The peer was faster.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
