@@ -27,8 +27,6 @@ use crate::self_metrics::{Agent, Destination, SelfMetrics};
 
 /// The name that the local agent's certificate must carry.
 const AGENT_NAME: &str = "metron";
-/// How often the router forgets subscriptions whose grace period is over.
-const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 /// How long emitters that go on sending are listened to after a stop. They were told to go (GOAWAY),
 /// and the Go ones only go when their stream ends.
 const INGRESS_GRACE: Duration = Duration::from_secs(1);
@@ -167,7 +165,8 @@ pub fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Error> {
         "certificates",
         Arc::clone(&tls).watch(config.tls_reload_interval, lifecycle.token()),
     );
-    lifecycle.spawn("expiry", expire(Arc::clone(&router), lifecycle.token()));
+    let (runs, stop) = (Arc::clone(&router), lifecycle.token());
+    lifecycle.spawn("router", async move { runs.run(stop).await });
     lifecycle.spawn(
         "grpc",
         serve(server, tls, observed, config, lifecycle.token()),
@@ -185,6 +184,7 @@ fn router_config(config: &Config) -> RouterConfig {
         resume_grace: config.resume_grace,
         max_subscriptions: config.max_subscriptions,
         max_queued: config.max_queued,
+        linger: config.linger,
         ..RouterConfig::default()
     }
 }
@@ -239,16 +239,6 @@ fn self_metrics(config: &Config, router: &Arc<Router>, lifecycle: &Lifecycle) ->
     };
     lifecycle.spawn("own metrics", metrics.run());
     Ok(())
-}
-
-async fn expire(router: Arc<Router>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(EXPIRE_EVERY);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => router.expire(),
-        }
-    }
 }
 
 /// Serves until `stop`, then takes the doppler down in order.

@@ -81,6 +81,12 @@ pub const SETTINGS: &[Setting] = &[
          More are dropped and counted as queue_full.",
     ),
     Setting::new(
+        "DOPPLER_LINGER",
+        "3ms",
+        "While much happens, readers of single sources or metrics are woken together at most this often (up to 1s); the \
+         first wake-up after a pause is never held back. 0s: each at once.",
+    ),
+    Setting::new(
         "DOPPLER_MAX_SUBSCRIPTIONS",
         "100000",
         "Subscriptions held at once, those in their grace period included; more are refused with RESOURCE_EXHAUSTED.",
@@ -145,6 +151,8 @@ pub struct Config {
     pub send_budget: usize,
     /// Places in the log that may be queued for one reader of single sources or metrics.
     pub max_queued: usize,
+    /// How long wake-ups of such readers may be held back under load.
+    pub linger: Duration,
     /// Subscriptions held at once.
     pub max_subscriptions: usize,
     /// Connections held at once.
@@ -181,6 +189,7 @@ impl Default for Config {
             resume_grace: Duration::from_secs(60),
             send_budget: 128 * 1024,
             max_queued: 262_144,
+            linger: Duration::from_millis(3),
             max_subscriptions: 100_000,
             max_connections: 20_000,
             max_message: 10 * 1024 * 1024,
@@ -218,6 +227,7 @@ impl Config {
             resume_grace: reader.value("DOPPLER_RESUME_GRACE"),
             send_budget: reader.value::<ByteSize>("DOPPLER_SEND_BUDGET").as_usize(),
             max_queued: reader.value::<NonZeroUsize>("DOPPLER_MAX_QUEUED").get(),
+            linger: reader.value("DOPPLER_LINGER"),
             max_subscriptions: reader
                 .value::<NonZeroUsize>("DOPPLER_MAX_SUBSCRIPTIONS")
                 .get(),
@@ -274,6 +284,11 @@ impl Config {
             "DOPPLER_TLS_RELOAD_INTERVAL",
             !self.tls_reload_interval.is_zero(),
             "must be longer than nothing".to_owned(),
+        );
+        check(
+            "DOPPLER_LINGER",
+            self.linger <= Duration::from_secs(1),
+            "must be at most 1s".to_owned(),
         );
         check(
             "DOPPLER_MAX_QUEUED",
@@ -338,6 +353,10 @@ pub struct DopplerArgs {
     /// [env: DOPPLER_MAX_QUEUED] [default: 262144]
     #[arg(long, value_name = "N")]
     pub max_queued: Option<String>,
+    /// Wake readers of single sources or metrics at most this often under load
+    /// [env: DOPPLER_LINGER] [default: 3ms]
+    #[arg(long, value_name = "DURATION")]
+    pub linger: Option<String>,
     /// Subscriptions held at once [env: DOPPLER_MAX_SUBSCRIPTIONS] [default: 100000]
     #[arg(long, value_name = "N")]
     pub max_subscriptions: Option<String>,
@@ -400,6 +419,7 @@ impl DopplerArgs {
             ("DOPPLER_RESUME_GRACE", self.resume_grace),
             ("DOPPLER_SEND_BUDGET", self.send_budget),
             ("DOPPLER_MAX_QUEUED", self.max_queued),
+            ("DOPPLER_LINGER", self.linger),
             ("DOPPLER_MAX_SUBSCRIPTIONS", self.max_subscriptions),
             ("DOPPLER_MAX_CONNECTIONS", self.max_connections),
             ("DOPPLER_MAX_MESSAGE_BYTES", self.max_message_bytes),
@@ -475,6 +495,7 @@ mod tests {
             ("DOPPLER_RESUME_GRACE", "0s"),
             ("DOPPLER_SEND_BUDGET", "64KiB"),
             ("DOPPLER_MAX_QUEUED", "9"),
+            ("DOPPLER_LINGER", "7ms"),
             ("DOPPLER_MAX_SUBSCRIPTIONS", "7"),
             ("DOPPLER_MAX_CONNECTIONS", "8"),
             ("DOPPLER_MAX_MESSAGE_BYTES", "1MiB"),
@@ -497,6 +518,7 @@ mod tests {
                 resume_grace: Duration::ZERO,
                 send_budget: 64 << 10,
                 max_queued: 9,
+                linger: Duration::from_millis(7),
                 max_subscriptions: 7,
                 max_connections: 8,
                 max_message: 1 << 20,
