@@ -39,16 +39,27 @@ use crate::ledger::Source;
 use crate::metrics::{Metrics, names};
 use routes::Routes;
 
-/// Most connections at a time; further ones are closed at once and counted.
-const MAX_CONNECTIONS: usize = 64;
-/// How long a client may take to send a request head, idle time between requests included.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection may last in all; ends clients that do not read their answers.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(600);
 /// Largest request head.
 const MAX_HEAD: usize = 16 * 1024;
 /// Pause after an accept error such as "too many open files".
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What one client, or all together, may take up.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Most connections at a time; further ones are closed at once and counted.
+    connections: usize,
+    /// How long a client may take to send a request head, idle time between requests included.
+    head: Duration,
+    /// How long a connection may last in all; ends clients that do not read their answers.
+    connection: Duration,
+}
+
+const LIMITS: Limits = Limits {
+    connections: 64,
+    head: Duration::from_secs(30),
+    connection: Duration::from_secs(600),
+};
 
 /// What the admin server serves. [`Admin::start`] is the whole interface.
 #[derive(Debug)]
@@ -82,6 +93,17 @@ impl Admin {
         readiness: Readiness,
         lifecycle: &Lifecycle,
     ) -> Result<SocketAddr, AdminError> {
+        Self::start_with(LIMITS, addr, metrics, ledger, readiness, lifecycle)
+    }
+
+    fn start_with(
+        limits: Limits,
+        addr: SocketAddr,
+        metrics: Metrics,
+        ledger: Arc<dyn Source>,
+        readiness: Readiness,
+        lifecycle: &Lifecycle,
+    ) -> Result<SocketAddr, AdminError> {
         let bind = |source| AdminError::Bind { addr, source };
         let listener = TcpListener::bind(addr).map_err(bind)?;
         listener.set_nonblocking(true).map_err(bind)?;
@@ -103,7 +125,7 @@ impl Admin {
             .name("admin".to_owned())
             .spawn(move || {
                 runtime.block_on(async move {
-                    if let Err(error) = serve(listener, routes, &metrics, ended).await {
+                    if let Err(error) = serve(listener, routes, &metrics, limits, ended).await {
                         tracing::error!(%error, "admin server failed");
                     }
                 });
@@ -133,11 +155,12 @@ async fn serve(
     listener: TcpListener,
     routes: Arc<Routes>,
     metrics: &Metrics,
+    limits: Limits,
     ended: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let refused = metrics.counter(&names::ADMIN_REFUSED, &[])?;
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(limits.connections));
     loop {
         let stream = tokio::select! {
             () = ended.cancelled() => return Ok(()),
@@ -157,22 +180,22 @@ async fn serve(
         let routes = Arc::clone(&routes);
         tokio::spawn(async move {
             let _permit = permit;
-            connection(stream, routes).await;
+            connection(stream, routes, limits).await;
         });
     }
 }
 
-async fn connection(stream: tokio::net::TcpStream, routes: Arc<Routes>) {
+async fn connection(stream: tokio::net::TcpStream, routes: Arc<Routes>, limits: Limits) {
     let service = service_fn(move |request| {
         let routes = Arc::clone(&routes);
         async move { Ok::<_, std::convert::Infallible>(routes.answer(request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(limits.head)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
-    match tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
+    match tokio::time::timeout(limits.connection, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "admin connection"),
         Err(_) => tracing::debug!("admin connection took too long and was closed"),

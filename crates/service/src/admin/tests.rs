@@ -34,12 +34,17 @@ struct Started {
 }
 
 fn start() -> Started {
+    start_with(LIMITS)
+}
+
+fn start_with(limits: Limits) -> Started {
     let (readiness, lifecycle) = (Readiness::new(), Lifecycle::new());
-    let addr = ([127, 0, 0, 1], 0).into();
-    let addr = Admin::start(
+    let (addr, ledger) = (([127, 0, 0, 1], 0).into(), Arc::new(Fixed));
+    let addr = Admin::start_with(
+        limits,
         addr,
         Metrics::new(),
-        Arc::new(Fixed),
+        ledger,
         readiness.clone(),
         &lifecycle,
     )
@@ -249,7 +254,7 @@ async fn bad_input_is_answered_and_does_not_end_the_server() {
 async fn connections_are_limited_and_refusals_counted() {
     let admin = start();
     let mut open = Vec::new();
-    for _ in 0..MAX_CONNECTIONS {
+    for _ in 0..LIMITS.connections {
         let mut stream = TcpStream::connect(admin.addr).await.unwrap();
         stream
             .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -278,6 +283,40 @@ async fn connections_are_limited_and_refusals_counted() {
         .lines()
         .find_map(|l| l.strip_prefix("loggregator_admin_refused_connections_total "));
     assert!(refused.unwrap().parse::<u64>().unwrap() >= 1, "{answer}");
+}
+
+/// Guarantee: clients that send half a head, nothing after their answer, or nothing at all are closed.
+#[tokio::test]
+async fn clients_that_do_not_go_on_are_closed() {
+    let admin = start_with(Limits {
+        head: Duration::from_millis(50),
+        ..LIMITS
+    });
+    for beginning in [
+        "",
+        "GET /healthz HT",
+        "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n",
+    ] {
+        // `raw` returns when the server closes; without the limit it would wait for ever.
+        let closed =
+            tokio::time::timeout(Duration::from_secs(20), raw(admin.addr, beginning)).await;
+        assert_eq!(
+            closed.unwrap().contains(" 200 OK"),
+            beginning.ends_with('\n'),
+            "{beginning:?}"
+        );
+    }
+}
+
+/// Guarantee: a client that keeps its connection busy for ever does not keep its place for ever.
+#[tokio::test]
+async fn a_connection_has_an_end() {
+    let admin = start_with(Limits {
+        connection: Duration::from_millis(50),
+        ..LIMITS
+    });
+    let closed = tokio::time::timeout(Duration::from_secs(20), raw(admin.addr, "GET /")).await;
+    assert_eq!(closed.unwrap(), "");
 }
 
 /// Guarantee: it answers although every thread of the data plane's runtime is busy.
