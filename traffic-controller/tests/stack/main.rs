@@ -1,0 +1,10 @@
+//! A whole traffic controller over real ports: real WebSocket clients on one side, dopplers made for the test on the other.
+
+mod answers;
+mod certs;
+mod client;
+mod doppler;
+mod python;
+mod rig;
+mod slow;
+mod streams;
