@@ -11,6 +11,7 @@ mod egress;
 mod ingress;
 mod ledger;
 mod limits;
+mod python;
 mod robustness;
 mod router_suite;
 mod self_metrics;
