@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::egress::Egress;
-use crate::ingress::{Ingress, IngressStop};
+use crate::ingress::Ingress;
 use crate::metrics::Observed;
 use crate::refused::Refused;
 use crate::router::{Router, RouterConfig};
@@ -250,14 +250,14 @@ async fn serve(
     stop: CancellationToken,
 ) {
     let router = Arc::clone(&observed.router);
-    let ingress_stop = IngressStop::default();
+    let ingress_cut = CancellationToken::new();
     let ingress_calls = TaskTracker::new();
     let calls = Calls {
         ingress: Ingress::new(
             Arc::clone(&router),
             Arc::clone(&observed.refused),
             Arc::clone(&observed.ingress),
-            ingress_stop.clone(),
+            ingress_cut.clone(),
         ),
         egress: Egress::new(
             Arc::clone(&router),
@@ -280,13 +280,12 @@ async fn serve(
     );
     let drained = async {
         stop.cancelled().await;
-        ingress_stop.quiet.cancel();
         ingress_calls.close();
         if tokio::time::timeout(INGRESS_GRACE, ingress_calls.wait())
             .await
             .is_err()
         {
-            ingress_stop.now.cancel();
+            ingress_cut.cancel();
             ingress_calls.wait().await;
         }
         // From here on nothing is appended: readers read to the end, and their streams end.

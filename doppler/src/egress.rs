@@ -214,6 +214,11 @@ impl MessageSource for Joined {
         };
         Poll::Ready(Some(next))
     }
+
+    /// The router ends the subscription when nothing is appended any more and all was read.
+    fn drains_itself(&self) -> bool {
+        true
+    }
 }
 
 /// Counts what the connections of one API take.

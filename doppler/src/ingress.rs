@@ -37,15 +37,6 @@ const GATHER_BYTES: usize = 256 * 1024;
 /// The longest header of a record: the tag `0a` and a length of 32 bits as a varint.
 const RECORD_HEADER: usize = 6;
 
-/// The two steps in which ingress streams end when the process stops.
-#[derive(Clone, Default)]
-pub(crate) struct IngressStop {
-    /// Take what has arrived, then end.
-    pub(crate) quiet: CancellationToken,
-    /// End, whatever still arrives.
-    pub(crate) now: CancellationToken,
-}
-
 /// How much of what the router took came as dropsonde; the rest came as v2.
 #[derive(Debug, Default)]
 pub(crate) struct IngressCounts {
@@ -58,7 +49,9 @@ pub(crate) struct Ingress {
     router: Arc<Router>,
     refused: Arc<Refused>,
     counts: Arc<IngressCounts>,
-    stop: IngressStop,
+    /// Ends streams of emitters that go on sending when the process stops. The others end by themselves:
+    /// a server that shuts down reads what has come and waits for no more.
+    cut: CancellationToken,
 }
 
 impl Ingress {
@@ -66,29 +59,25 @@ impl Ingress {
         router: Arc<Router>,
         refused: Arc<Refused>,
         counts: Arc<IngressCounts>,
-        stop: IngressStop,
+        cut: CancellationToken,
     ) -> Self {
         Self {
             router,
             refused,
             counts,
-            stop,
+            cut,
         }
     }
 
     /// `Ingress/BatchSender`: every message is a frame.
     pub(crate) async fn batch_sender(&self, request: Request) -> Response {
         let (mut messages, peer) = (request.messages, request.peer.addr.to_string());
-        let (mut quiet, mut now) = (
-            pin!(self.stop.quiet.cancelled()),
-            pin!(self.stop.now.cancelled()),
-        );
+        let mut cut = pin!(self.cut.cancelled());
         loop {
             let message = tokio::select! {
                 biased;
-                () = &mut now => return stopping(),
+                () = &mut cut => return stopping(),
                 message = messages.next() => message,
-                () = &mut quiet => return stopping(),
             };
             match message {
                 Some(Ok(batch)) => self.take(&batch, &peer),
@@ -102,17 +91,13 @@ impl Ingress {
     /// is waited for.
     pub(crate) async fn sender(&self, request: Request) -> Response {
         let (mut messages, peer) = (request.messages, request.peer.addr.to_string());
-        let (mut quiet, mut now) = (
-            pin!(self.stop.quiet.cancelled()),
-            pin!(self.stop.now.cancelled()),
-        );
+        let mut cut = pin!(self.cut.cancelled());
         let mut frame = BytesMut::new();
         loop {
             let mut message = tokio::select! {
                 biased;
-                () = &mut now => return stopping(),
+                () = &mut cut => return stopping(),
                 message = messages.next() => message,
-                () = &mut quiet => return stopping(),
             };
             loop {
                 match message {
@@ -167,17 +152,13 @@ impl Ingress {
     /// `DopplerIngestor/Pusher`: dropsonde envelopes, gathered like [`Ingress::sender`]'s.
     pub(crate) async fn pusher(&self, request: Request) -> Response {
         let (mut messages, peer) = (request.messages, request.peer.addr.to_string());
-        let (mut quiet, mut now) = (
-            pin!(self.stop.quiet.cancelled()),
-            pin!(self.stop.now.cancelled()),
-        );
+        let mut cut = pin!(self.cut.cancelled());
         let mut frame = V1Frames::new(self, &peer);
         loop {
             let mut message = tokio::select! {
                 biased;
-                () = &mut now => return stopping(),
+                () = &mut cut => return stopping(),
                 message = messages.next() => message,
-                () = &mut quiet => return stopping(),
             };
             loop {
                 match message {

@@ -71,6 +71,11 @@ impl MessageSource for Singly {
             self.receipt = Some(batch.receipt);
         }
     }
+
+    /// As [`super::Joined`].
+    fn drains_itself(&self) -> bool {
+        true
+    }
 }
 
 impl Drop for Singly {

@@ -101,7 +101,7 @@ async fn a_request_without_selectors_stays_open_and_receives_nothing() {
     let client = doppler.connect();
     let mut reader = client.batched(v2::EgressBatchRequest::default()).await;
     doppler.subscribed(1).await;
-    client.batch_sender().await.batch(logs("app", 0, 5)).await;
+    client.send_batch(logs("app", 0, 5)).await;
     eventually("the logs to be taken", || {
         (doppler.report().ingress.accepted == 5).then_some(())
     })

@@ -125,7 +125,7 @@ async fn an_envelope_that_several_selectors_match_comes_once() {
         ];
         let mut reader = client.batched(request(shard, overlapping)).await;
         doppler.subscribed(1).await;
-        client.batch_sender().await.batch(logs("app", 0, 10)).await;
+        client.send_batch(logs("app", 0, 10)).await;
         assert_eq!(reader.take(10).await, logs("app", 0, 10));
         reader.nothing_more().await;
         drop(reader);
@@ -144,7 +144,7 @@ async fn one_shard_id_with_different_selectors_is_different_groups() {
         .batched(request("shard", vec![selector("app", any_log())]))
         .await;
     doppler.subscribed(2).await;
-    client.batch_sender().await.batch(logs("app", 0, 20)).await;
+    client.send_batch(logs("app", 0, 20)).await;
     assert_eq!(all.take(20).await, logs("app", 0, 20));
     assert_eq!(some.take(20).await, logs("app", 0, 20));
 }
@@ -244,9 +244,7 @@ async fn v1_filters_divide_logs_metrics_and_apps() {
         .await;
     doppler.subscribed(5).await;
     client
-        .batch_sender()
-        .await
-        .batch(vec![
+        .send_batch(vec![
             log("app", "one"),
             counter("app", "requests", 1),
             log("other", "two"),
@@ -326,7 +324,7 @@ async fn a_single_envelope_above_the_budget_goes_alone() {
         log("app", &"large".repeat(10_000)),
         log("app", "small"),
     ];
-    client.batch_sender().await.batch(sent.clone()).await;
+    client.send_batch(sent.clone()).await;
     assert_eq!(reader.take(3).await, sent);
 }
 
@@ -347,7 +345,7 @@ async fn fifteen_hundred_subscriptions_on_one_connection() {
     let batch = (0..1_500)
         .map(|index| log(&format!("app-{index}"), &format!("hello {index}")))
         .collect();
-    client.batch_sender().await.batch(batch).await;
+    client.send_batch(batch).await;
     for (index, reader) in readers.iter_mut().enumerate() {
         assert_eq!(
             v1_message(&reader.take(1).await[0]),
@@ -360,7 +358,7 @@ async fn fifteen_hundred_subscriptions_on_one_connection() {
     doppler.subscribed(1_501).await;
     drop(readers);
     doppler.subscribed(1).await;
-    client.batch_sender().await.batch(logs("app", 0, 3)).await;
+    client.send_batch(logs("app", 0, 3)).await;
     assert_eq!(stays.take(3).await, logs("app", 0, 3));
     let accepted = doppler
         .running

@@ -59,7 +59,9 @@ async fn unknown_fields_survive() {
     let mut record = vec![0x0a, u8::try_from(envelope.len()).unwrap()];
     record.extend_from_slice(&envelope);
 
-    client.batch_sender().await.raw(record.clone()).await;
+    client
+        .raw_once(rpc::INGRESS_BATCH_SENDER, record.clone())
+        .await;
     assert_eq!(
         within("a batch", reader.messages.next())
             .await
@@ -67,7 +69,7 @@ async fn unknown_fields_survive() {
             .unwrap(),
         record
     );
-    client.sender(rpc::INGRESS_SENDER).await.raw(envelope).await;
+    client.raw_once(rpc::INGRESS_SENDER, envelope).await;
     assert_eq!(
         within("a batch", reader.messages.next())
             .await
@@ -203,11 +205,7 @@ async fn a_container_metric_reaches_both_kinds_of_readers() {
         }),
         ..Default::default()
     };
-    client
-        .sender(rpc::DOPPLER_INGESTOR_PUSHER)
-        .await
-        .push(&sent)
-        .await;
+    client.push_once(&sent).await;
     assert_eq!(v1.take(1).await[0].container_metric, sent.container_metric);
     let converted = v2.take(1).await.remove(0);
     let Some(v2::envelope::Message::Gauge(gauge)) = converted.message else {
@@ -245,11 +243,7 @@ async fn an_envelope_without_message_is_accepted_and_matches_nothing() {
         source_id: "app".to_owned(),
         ..Default::default()
     };
-    client
-        .batch_sender()
-        .await
-        .batch(vec![empty, log("app", "marker")])
-        .await;
+    client.send_batch(vec![empty, log("app", "marker")]).await;
     assert_eq!(payloads(&v2.take(1).await), ["marker"]);
     assert_eq!(v1.take(1).await.len(), 1);
     assert_eq!(doppler.report().ingress.accepted, 2);

@@ -30,7 +30,7 @@ async fn a_message_of_the_limit_passes_and_one_byte_more_is_refused_beside_healt
     assert_eq!(payloads(&reader.take(1).await), ["0"]);
 
     let largest = batch_of(LIMIT);
-    client.batch_sender().await.send(&largest).await;
+    client.send_once(rpc::INGRESS_BATCH_SENDER, &largest).await;
     assert_eq!(reader.take(1).await, largest.batch);
 
     for path in [
@@ -38,7 +38,7 @@ async fn a_message_of_the_limit_passes_and_one_byte_more_is_refused_beside_healt
         rpc::INGRESS_SENDER,
         rpc::DOPPLER_INGESTOR_PUSHER,
     ] {
-        let mut sender = client.sender(path).await;
+        let sender = client.sender(path).await;
         // The stream may already have ended when the client has sent it all.
         let _refused = sender.sender.send(encode(&batch_of(LIMIT + 1))).await;
         let status = sender.finish().await.unwrap_err();

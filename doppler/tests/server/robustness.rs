@@ -250,7 +250,7 @@ async fn a_thousand_connects_and_disconnects_leave_nothing_behind() {
                 let client = doppler.connect();
                 open.push(tokio::spawn(async move {
                     let mut reader = client.batched(firehose("")).await;
-                    client.batch_sender().await.batch(logs("other", 0, 1)).await;
+                    client.send_batch(logs("other", 0, 1)).await;
                     reader.batch().await;
                 }));
             }

@@ -74,11 +74,7 @@ async fn row_2_different_shards_both_get_a_log() {
     let mut one = client.subscribe(v1_firehose("shard-id-1")).await;
     let mut two = client.subscribe(v1_firehose("shard-id-2")).await;
     prime(&client, &mut [&mut one, &mut two]).await;
-    client
-        .sender(rpc::DOPPLER_INGESTOR_PUSHER)
-        .await
-        .push(&v1_log("app", "hello"))
-        .await;
+    client.push_once(&v1_log("app", "hello")).await;
     assert_eq!(messages(&mut one, 1).await, ["hello"]);
     assert_eq!(messages(&mut two, 1).await, ["hello"]);
 }
@@ -120,9 +116,7 @@ async fn v2_log_arrives_once(request: plumbing::SubscriptionRequest) {
     let mut reader = client.subscribe(request).await;
     prime(&client, &mut [&mut reader]).await;
     client
-        .sender(rpc::INGRESS_SENDER)
-        .await
-        .send(&log("", "hello"))
+        .send_once(rpc::INGRESS_SENDER, &log("", "hello"))
         .await;
     assert_eq!(messages(&mut reader, 1).await, ["hello"]);
     only_markers(&mut reader).await;
@@ -153,11 +147,7 @@ async fn row_6_a_pushed_envelope_comes_out_byte_for_byte() {
     envelope.index = Some("i".to_owned());
     envelope.ip = Some("127.0.0.1".to_owned());
     envelope.tags.insert("a".to_owned(), "b".to_owned());
-    client
-        .sender(rpc::DOPPLER_INGESTOR_PUSHER)
-        .await
-        .push(&envelope)
-        .await;
+    client.push_once(&envelope).await;
     assert_eq!(reader.payloads().await, [encode(&envelope)]);
 }
 
@@ -177,7 +167,7 @@ async fn row_8_a_v2_reader_gets_v2_logs() {
     let mut reader = client.batched(logs_for("")).await;
     doppler.subscribed(1).await;
     let sent = log("app", "hello");
-    client.sender(rpc::INGRESS_SENDER).await.send(&sent).await;
+    client.send_once(rpc::INGRESS_SENDER, &sent).await;
     assert_eq!(reader.batch().await, [sent]);
 }
 
@@ -207,9 +197,7 @@ async fn a_v2_log_reaches_a_v1_firehose_as_a_log_of_its_app() {
     let mut reader = client.batch_subscribe(v1_firehose("uniqueId")).await;
     doppler.subscribed(1).await;
     client
-        .sender(rpc::INGRESS_SENDER)
-        .await
-        .send(&log("custom-app-id", "hello"))
+        .send_once(rpc::INGRESS_SENDER, &log("custom-app-id", "hello"))
         .await;
     let received = reader.take(1).await;
     let log = received[0].log_message.as_ref().unwrap();
@@ -226,7 +214,7 @@ async fn subscribe_sends_one_envelope_per_message() {
     let client = doppler.connect();
     let mut reader = client.subscribe(v1_firehose("")).await;
     doppler.subscribed(1).await;
-    client.batch_sender().await.batch(logs("app", 0, 50)).await;
+    client.send_batch(logs("app", 0, 50)).await;
     for number in 0..50 {
         let bytes = within("a response", reader.messages.next())
             .await
@@ -255,7 +243,7 @@ async fn receiver_sends_one_envelope_per_message() {
     doppler.subscribed(1).await;
     let mut sent = logs("app", 0, 50);
     sent.push(log("app", &"long ".repeat(1000)));
-    client.batch_sender().await.batch(sent.clone()).await;
+    client.send_batch(sent.clone()).await;
     for expected in sent {
         let bytes = within("an envelope", messages.next())
             .await

@@ -54,7 +54,7 @@ async fn own_metrics_come_out_of_the_own_log_where_there_is_no_agent() {
     let mut metrics = reader(&client, "router-7").await;
     let _other = client.batched(logs_for("")).await;
     doppler.subscribed(2).await;
-    client.batch_sender().await.batch(logs("app", 0, 11)).await;
+    client.send_batch(logs("app", 0, 11)).await;
     eventually("the logs to be delivered", || {
         (doppler.running.router.stats().egress_v2 >= 11).then_some(())
     })

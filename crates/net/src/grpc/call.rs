@@ -223,7 +223,7 @@ impl CallBody {
                 Poll::Ready(Some(outcome)) => return Poll::Ready(outcome),
                 Poll::Ready(None) => return Poll::Ready(Err(Status::ok())),
                 // What was there is sent; a server that is shutting down waits for no more.
-                Poll::Pending if self.is_draining() => {
+                Poll::Pending if !source.drains_itself() && self.is_draining() => {
                     return Poll::Ready(Err(Status::draining()));
                 }
                 Poll::Pending => {}

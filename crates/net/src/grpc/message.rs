@@ -80,6 +80,12 @@ impl fmt::Debug for Message {
 pub trait MessageSource: Send + 'static {
     /// The next message; `None` ends the stream with OK, an error ends it with that status.
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Status>>>;
+
+    /// Whether the source knows itself when it has nothing more to say to a server that shuts down.
+    /// Otherwise it ends the first time that it has nothing ready.
+    fn drains_itself(&self) -> bool {
+        false
+    }
 }
 
 /// Length of the header before each message: one byte of flags, four of length.

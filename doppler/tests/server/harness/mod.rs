@@ -194,6 +194,34 @@ impl Client {
         self.sender(rpc::INGRESS_BATCH_SENDER).await
     }
 
+    /// One batch on a stream of its own; taken when this returns.
+    pub async fn send_batch(&self, envelopes: Vec<v2::Envelope>) {
+        self.send_once(
+            rpc::INGRESS_BATCH_SENDER,
+            &v2::EnvelopeBatch { batch: envelopes },
+        )
+        .await;
+    }
+
+    /// One dropsonde envelope on a stream of its own.
+    pub async fn push_once(&self, envelope: &events::Envelope) {
+        let data = plumbing::EnvelopeData {
+            payload: encode(envelope),
+        };
+        self.send_once(rpc::DOPPLER_INGESTOR_PUSHER, &data).await;
+    }
+
+    /// One message on a stream of its own.
+    pub async fn send_once(&self, path: &'static str, message: &impl prost::Message) {
+        self.raw_once(path, encode(message)).await;
+    }
+
+    pub async fn raw_once(&self, path: &'static str, message: impl Into<Bytes>) {
+        let mut sender = self.sender(path).await;
+        sender.raw(message).await;
+        assert_eq!(sender.finish().await, Ok(Some(Bytes::new())));
+    }
+
     pub async fn sender(&self, path: &'static str) -> Sender {
         let (sender, response) = self.channel.client_stream(path).await.unwrap();
         Sender { sender, response }
