@@ -88,7 +88,7 @@ impl RateLimit {
         )
     }
 
-    /// Lines left out at places whose window has ended, not told before: place and number. Looks once per window.
+    /// Lines left out in earlier windows and not told before: place and number. Looks once per window.
     pub(super) fn untold(&self) -> Vec<(String, u64)> {
         self.untold_at(self.now_ms())
     }
@@ -105,7 +105,6 @@ impl RateLimit {
         let sites = self.sites.read();
         let mut told: Vec<(String, u64)> = sites
             .values()
-            .filter(|site| site.window.load(Ordering::Relaxed) < window)
             .map(|site| (site.place.clone(), site.untold.swap(0, Ordering::Relaxed)))
             .filter(|(_, lines)| *lines > 0)
             .collect();
@@ -178,6 +177,22 @@ mod tests {
             assert_eq!(told[0].1, 3);
             assert!(told[0].0.contains("rate.rs:"), "{told:?}");
             assert!(limit.untold_at(20_000).is_empty());
+        });
+    }
+
+    #[test]
+    fn a_place_that_never_goes_quiet_is_told_about_too() {
+        with_subscriber(|| {
+            let limit = RateLimit::new(1, Duration::from_secs(10));
+            let warn = site(Level::WARN);
+            for n in 0..3 {
+                limit.admit(warn, n);
+            }
+            assert!(
+                limit.admit(warn, 10_000),
+                "the first line of the next window, before anybody looks"
+            );
+            assert_eq!(limit.untold_at(10_000)[0].1, 2);
         });
     }
 
