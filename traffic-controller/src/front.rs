@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use http::header::HeaderName;
 use http::{HeaderMap, StatusCode};
-use hyper_util::rt::TokioIo;
 use loggregator_net::http::{Handler, Request, Response};
 use loggregator_service::Lifecycle;
 use parking_lot::Mutex;
@@ -18,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use crate::access::{AccessControl, Credentials, Denied};
 use crate::accounts::{Accounts, Endpoint, Identity};
-use crate::relay::{Relay, Timing, Written};
+use crate::relay::{ClientLine, Relay, Timing};
 use crate::self_metrics::{SlowConsumer, SlowConsumers};
 use crate::upstream::{Batches, Upstream};
 use crate::web::answers::{self, Answer};
@@ -158,7 +157,6 @@ impl Front {
         slot: OwnedSemaphorePermit,
     ) {
         let upgrade = hyper::upgrade::on(&mut *request);
-        let wire = request.extensions().get::<Written>().cloned();
         let slow = SlowConsumer {
             remote_addr: identity.peer.clone(),
             forwarded_for: forwarded_for(request.headers()),
@@ -173,8 +171,8 @@ impl Front {
         let account = self.accounts.open(identity);
         self.lifecycle.spawn("client", async move {
             let peer = slow.remote_addr.clone();
-            let io = match upgrade.await {
-                Ok(io) => TokioIo::new(io),
+            let (line, early) = match upgrade.await {
+                Ok(upgraded) => ClientLine::new(upgraded),
                 Err(error) => {
                     debug!(%peer, %error, "client left during the upgrade");
                     return;
@@ -187,7 +185,7 @@ impl Front {
                 );
                 slow_consumers.report(slow);
             });
-            let relay = Relay::new(io, wire, batches, account, timing, stop, on_slow).await;
+            let relay = Relay::new(line, early, batches, account, timing, stop, on_slow).await;
             let end = relay.run().await;
             debug!(%peer, end = end.name(), "client's stream ended");
             drop(slot);

@@ -1,47 +1,147 @@
 //! The connection below a WebSocket, with a count of the bytes that it took.
 //!
 //! Whether a client reads is judged by the bytes that the kernel takes for it, below any encryption: a client on a slow
-//! line makes progress long before a whole batch is through.
+//! line makes progress long before a whole batch is through. The kernel is told to hold little that is not under way, so
+//! that it does not hide a client that stopped reading behind megabytes of its own.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use loggregator_net::TlsStream;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
-/// Counts the bytes that were written to a connection; clones share the count.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Written(Arc<AtomicU64>);
+/// Bytes of a connection that the kernel may hold without having sent them.
+const KERNEL_UNSENT: u32 = 128 << 10;
 
-impl Written {
-    /// Bytes so far.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+/// A client's connection.
+pub(crate) trait Line: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Bytes that the transport took so far, encryption included.
+    fn taken(&self) -> u64;
+}
+
+/// The connections of the WebSocket port.
+pub(crate) enum ClientLine {
+    /// Without TLS.
+    Plain(Counted<TcpStream>),
+    /// With TLS.
+    Tls(Box<TlsStream<TcpStream>>),
+    /// One that the HTTP server wrapped in something else.
+    Other(Counted<TokioIo<Upgraded>>),
+}
+
+impl ClientLine {
+    /// Takes the connection out of an upgraded one, with what the client sent behind its request.
+    pub(crate) fn new(upgraded: Upgraded) -> (Self, Bytes) {
+        let (line, early) = match upgraded.downcast::<TokioIo<TcpStream>>() {
+            Ok(parts) => (
+                Self::Plain(Counted::new(parts.io.into_inner())),
+                parts.read_buf,
+            ),
+            Err(upgraded) => match upgraded.downcast::<TokioIo<Box<TlsStream<TcpStream>>>>() {
+                Ok(parts) => (Self::Tls(parts.io.into_inner()), parts.read_buf),
+                Err(upgraded) => (
+                    Self::Other(Counted::new(TokioIo::new(upgraded))),
+                    Bytes::new(),
+                ),
+            },
+        };
+        let tcp = match &line {
+            Self::Plain(plain) => Some(&plain.io),
+            Self::Tls(tls) => Some(tls.get_ref()),
+            Self::Other(_) => None,
+        };
+        if let Some(tcp) = tcp
+            && let Err(error) = SockRef::from(tcp).set_tcp_notsent_lowat(KERNEL_UNSENT)
+        {
+            tracing::debug!(%error, "the kernel holds as much as it likes");
+        }
+        (line, early)
+    }
+}
+
+impl Line for ClientLine {
+    fn taken(&self) -> u64 {
+        match self {
+            Self::Plain(plain) => plain.taken(),
+            Self::Tls(tls) => tls.sent(),
+            Self::Other(other) => other.taken(),
+        }
+    }
+}
+
+macro_rules! each {
+    ($line:expr, $io:ident => $call:expr) => {
+        match $line.get_mut() {
+            ClientLine::Plain($io) => $call,
+            ClientLine::Tls($io) => $call,
+            ClientLine::Other($io) => $call,
+        }
+    };
+}
+
+impl AsyncRead for ClientLine {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        each!(self, io => Pin::new(io).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for ClientLine {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        each!(self, io => Pin::new(io).poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, io => Pin::new(io).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, io => Pin::new(io).poll_shutdown(cx))
     }
 }
 
 /// A connection that counts what is written to it.
 #[derive(Debug)]
-pub(crate) struct Metered<IO> {
+pub(crate) struct Counted<IO> {
     io: IO,
-    written: Written,
+    taken: u64,
 }
 
-impl<IO> Metered<IO> {
-    pub(crate) fn new(io: IO, written: Written) -> Self {
-        Self { io, written }
+impl<IO> Counted<IO> {
+    pub(crate) fn new(io: IO) -> Self {
+        Self { io, taken: 0 }
     }
 
-    fn count(&self, result: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(bytes)) = result {
-            self.written.0.fetch_add(*bytes as u64, Ordering::Relaxed);
-        }
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// The connection itself.
+    pub(crate) fn get_ref(&self) -> &IO {
+        &self.io
     }
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for Metered<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Line for Counted<IO> {
+    fn taken(&self) -> u64 {
+        self.taken
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Counted<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -51,29 +151,17 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Metered<IO> {
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Metered<IO> {
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Counted<IO> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.count(&result);
+        if let Poll::Ready(Ok(bytes)) = result {
+            self.taken += bytes as u64;
+        }
         result
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.count(&result);
-        result
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

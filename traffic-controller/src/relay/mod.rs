@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{Error as WsError, ProtocolError};
@@ -33,8 +33,8 @@ use crate::records::Records;
 use crate::upstream::Batches;
 pub(crate) use end::End;
 use keepalive::{Duty, KeepAlive};
-use line::Metered;
-pub(crate) use line::Written;
+use line::Counted;
+pub(crate) use line::{ClientLine, Line};
 use tally::Tally;
 
 /// Steps that one poll takes before it lets others run.
@@ -96,7 +96,7 @@ enum Phase {
 }
 
 /// The state of the write side after a turn.
-enum Line {
+enum Turn {
     /// Nothing to write.
     Idle,
     /// The connection takes no more for now.
@@ -114,16 +114,14 @@ enum Clock {
 }
 
 /// One client's relay; see the module's text.
-pub(crate) struct Relay<IO> {
-    socket: WebSocketStream<Metered<IO>>,
+pub(crate) struct Relay<L> {
+    socket: WebSocketStream<Counted<L>>,
     /// Whether the socket can still be read; after an error or the end it cannot.
     readable: bool,
     /// The client's close frame came.
     peer_closed: bool,
     /// The closing handshake is complete.
     clean: bool,
-    /// Bytes that the kernel took, below encryption.
-    wire: Written,
     batches: Option<Box<dyn Batches>>,
     /// Batches that were taken when the dopplers were left and still are to be delivered.
     left: VecDeque<Bytes>,
@@ -145,11 +143,11 @@ pub(crate) struct Relay<IO> {
     account: Account,
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
-    /// Takes over an upgraded connection. `wire` counts the bytes that the kernel takes from it, where that is known.
+impl<L: Line> Relay<L> {
+    /// Takes over an upgraded connection and what the client sent early.
     pub(crate) async fn new(
-        io: IO,
-        wire: Option<Written>,
+        line: L,
+        early: Bytes,
         batches: Box<dyn Batches>,
         account: Account,
         timing: Timing,
@@ -168,22 +166,21 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
             .max_write_buffer_size(limit)
             .max_message_size(Some(timing.max_client_message))
             .max_frame_size(Some(timing.max_client_message));
-        let accepted = Written::default();
-        let wire = wire.unwrap_or_else(|| accepted.clone());
-        let io = Metered::new(io, accepted.clone());
-        let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+        let line = Counted::new(line);
+        let socket =
+            WebSocketStream::from_partially_read(line, early.into(), Role::Server, Some(config))
+                .await;
         let now = Instant::now();
         Self {
             socket,
             readable: true,
             peer_closed: false,
             clean: false,
-            wire,
             batches: Some(batches),
             left: VecDeque::new(),
             records: Records::default(),
             warned: false,
-            tally: Tally::new(accepted),
+            tally: Tally::default(),
             dirty: false,
             stall: None,
             keep_alive: KeepAlive::new(now, timing.ping_interval, timing.pong_deadline),
@@ -227,10 +224,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
                     by: now + self.timing.drain_within,
                 };
             }
-            let line = self.write(cx, now)?;
-            self.note_stall(now, &line);
-            match (line, self.check_clock(now)?) {
-                (Line::More, _) | (_, Clock::Changed) => {}
+            let turn = self.write(cx, now)?;
+            self.note_stall(now, &turn);
+            match (turn, self.check_clock(now)?) {
+                (Turn::More, _) | (_, Clock::Changed) => {}
                 (_, Clock::WakeAt(at)) => {
                     if self.alarm.deadline() != at {
                         self.alarm.as_mut().reset(at);
@@ -253,7 +250,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
             }
             match self.socket.poll_next_unpin(cx) {
                 Poll::Pending => return Ok(()),
-                Poll::Ready(None) => return Err(self.why()),
+                Poll::Ready(None) => {
+                    // Both close frames are through, ours perhaps only as far as the encryption.
+                    self.clean = true;
+                    return Err(self.why());
+                }
                 Poll::Ready(Some(Ok(Message::Pong(_)))) => self.keep_alive.ponged(now),
                 Poll::Ready(Some(Ok(Message::Ping(payload)))) => {
                     // The WebSocket queues the answer itself.
@@ -291,57 +292,57 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
     }
 
     /// Gives the connection what there is to give, and flushes when there is no more at hand.
-    fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Line, End> {
+    fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Turn, End> {
         match self.phase {
             Phase::Relaying => {
                 if self.keep_alive.duty(now) == Duty::Ping {
                     if !self.ready(cx)? {
-                        return Ok(Line::Blocked);
+                        return Ok(Turn::Blocked);
                     }
                     self.give(Message::Ping(Bytes::new()))?;
                     self.tally.control(0);
                     self.keep_alive.pinged(now);
                 }
                 if !self.feed(cx)? {
-                    return Ok(Line::Blocked);
+                    return Ok(Turn::Blocked);
                 }
                 let full = self.tally.unflushed() >= FLUSH_AT;
                 if !full && self.fetch(cx, now) {
-                    return Ok(Line::More);
+                    return Ok(Turn::More);
                 }
                 match self.flush(cx)? {
-                    Line::Idle if full => Ok(Line::More),
-                    line => Ok(line),
+                    Turn::Idle if full => Ok(Turn::More),
+                    turn => Ok(turn),
                 }
             }
             Phase::Finishing { why, .. } => {
                 if !self.feed(cx)? {
-                    return Ok(Line::Blocked);
+                    return Ok(Turn::Blocked);
                 }
                 if let Some(batch) = self.left.pop_front() {
                     self.load(batch);
-                    return Ok(Line::More);
+                    return Ok(Turn::More);
                 }
                 // Not before all went out: a close frame behind data that nobody takes would help nobody.
-                let Line::Idle = self.flush(cx)? else {
-                    return Ok(Line::Blocked);
+                let Turn::Idle = self.flush(cx)? else {
+                    return Ok(Turn::Blocked);
                 };
                 if !self.ready(cx)? {
-                    return Ok(Line::Blocked);
+                    return Ok(Turn::Blocked);
                 }
                 self.give(Message::Close(Some(why.close_frame())))?;
                 self.phase = Phase::Closing {
                     why,
                     by: now + self.timing.close_within,
                 };
-                Ok(Line::More)
+                Ok(Turn::More)
             }
             Phase::Closing { why, .. } => match self.flush(cx)? {
-                Line::Idle if self.peer_closed || !self.readable => {
+                Turn::Idle if self.peer_closed || !self.readable => {
                     self.clean = true;
                     Err(why)
                 }
-                line => Ok(line),
+                turn => Ok(turn),
             },
         }
     }
@@ -405,31 +406,31 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
             .map_err(|_| self.why())
     }
 
-    fn flush(&mut self, cx: &mut Context<'_>) -> Result<Line, End> {
+    fn flush(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
         if !self.dirty {
-            return Ok(Line::Idle);
+            return Ok(Turn::Idle);
         }
         match self.socket.poll_flush_unpin(cx) {
-            Poll::Pending => Ok(Line::Blocked),
+            Poll::Pending => Ok(Turn::Blocked),
             Poll::Ready(Ok(())) => {
                 self.dirty = false;
-                let (envelopes, bytes) = self.tally.flushed();
+                let (envelopes, bytes) = self.tally.flushed(self.socket.get_ref().taken());
                 if envelopes > 0 {
                     self.account.delivered(envelopes, bytes);
                 }
-                Ok(Line::Idle)
+                Ok(Turn::Idle)
             }
             Poll::Ready(Err(_)) => Err(self.why()),
         }
     }
 
     /// Remembers since when the connection takes nothing.
-    fn note_stall(&mut self, now: Instant, line: &Line) {
-        let bytes = self.wire.bytes();
-        match (line, self.stall) {
-            (Line::Idle | Line::More, _) => self.stall = None,
-            (Line::Blocked, Some((_, then))) if then == bytes => {}
-            (Line::Blocked, _) => self.stall = Some((now, bytes)),
+    fn note_stall(&mut self, now: Instant, turn: &Turn) {
+        let bytes = self.socket.get_ref().get_ref().taken();
+        match (turn, self.stall) {
+            (Turn::Idle | Turn::More, _) => self.stall = None,
+            (Turn::Blocked, Some((_, then))) if then == bytes => {}
+            (Turn::Blocked, _) => self.stall = Some((now, bytes)),
         }
     }
 
@@ -525,7 +526,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
     /// Books what became of the envelopes that were under way.
     fn settle(&mut self, end: End) {
         self.give_up_data();
-        let (envelopes, bytes) = self.tally.went_out();
+        let (envelopes, bytes) = self.tally.went_out(self.socket.get_ref().taken());
         if envelopes > 0 {
             self.account.delivered(envelopes, bytes);
         }

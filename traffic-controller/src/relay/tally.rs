@@ -1,13 +1,9 @@
 //! Which of the envelopes that were given to a WebSocket went all the way to its connection.
 
-use super::Written;
-
 /// The frames since the last complete flush.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Tally {
-    /// Bytes that the connection took from the WebSocket, over its life.
-    accepted: Written,
-    /// That count at the last complete flush.
+    /// Bytes that the connection had taken from the WebSocket at the last complete flush.
     base: u64,
     /// Sizes of the data frames since then, headers included.
     frames: Vec<u64>,
@@ -17,16 +13,6 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(accepted: Written) -> Self {
-        Self {
-            accepted,
-            base: 0,
-            frames: Vec::new(),
-            data: 0,
-            control: 0,
-        }
-    }
-
     /// A data frame with a payload of this size was given.
     pub(super) fn data(&mut self, payload: usize) {
         let size = frame_size(payload);
@@ -44,19 +30,20 @@ impl Tally {
         self.data
     }
 
-    /// All went out: returns how many data frames, and bytes of them, these were and begins anew.
-    pub(super) fn flushed(&mut self) -> (u64, u64) {
+    /// All went out, the connection has `taken` so many bytes in all: returns how many data frames, and bytes of them,
+    /// these were and begins anew.
+    pub(super) fn flushed(&mut self, taken: u64) -> (u64, u64) {
         let sums = (self.frames.len() as u64, self.data);
         self.frames.clear();
-        self.base = self.accepted.bytes();
+        self.base = taken;
         (self.data, self.control) = (0, 0);
         sums
     }
 
-    /// For a connection that ends unflushed: how many data frames, and bytes of them, certainly went out whole. Control
+    /// For a connection that ends unflushed, having `taken` so many bytes in all: how many data frames, and bytes of them, certainly went out whole. Control
     /// frames are taken to have gone first, so that it is never too many.
-    pub(super) fn went_out(&self) -> (u64, u64) {
-        let limit = (self.accepted.bytes() - self.base).saturating_sub(self.control);
+    pub(super) fn went_out(&self, taken: u64) -> (u64, u64) {
+        let limit = taken.saturating_sub(self.base).saturating_sub(self.control);
         let (mut frames, mut bytes) = (0, 0);
         for size in &self.frames {
             if bytes + size > limit {
@@ -82,38 +69,24 @@ fn frame_size(payload: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay::line::Metered;
-    use tokio::io::AsyncWriteExt;
 
-    async fn take(written: &Written, bytes: usize) {
-        Metered::new(tokio::io::sink(), written.clone())
-            .write_all(&vec![0; bytes])
-            .await
-            .unwrap();
-    }
-
-    #[tokio::test]
-    async fn frames_that_went_out_whole_are_counted_and_never_too_many() {
-        let accepted = Written::default();
-        let mut tally = Tally::new(accepted.clone());
+    #[test]
+    fn frames_that_went_out_whole_are_counted_and_never_too_many() {
+        let mut tally = Tally::default();
         tally.data(100);
-        take(&accepted, 102).await;
-        assert_eq!(
-            (tally.unflushed(), tally.flushed(), tally.unflushed()),
-            (102, (1, 102), 0)
-        );
+        assert_eq!(tally.unflushed(), 102);
+        assert_eq!(tally.flushed(102), (1, 102));
+        assert_eq!(tally.unflushed(), 0);
 
         tally.data(100);
         tally.data(200);
         tally.data(70_000);
-        assert_eq!(tally.went_out(), (0, 0));
-        take(&accepted, 102 + 203).await;
-        assert_eq!(tally.went_out(), (1, 102));
-        take(&accepted, 1).await;
-        assert_eq!(tally.went_out(), (2, 306));
+        let base = 102;
+        assert_eq!(tally.went_out(base + 101), (0, 0));
+        assert_eq!(tally.went_out(base + 102 + 203), (1, 102));
+        assert_eq!(tally.went_out(base + 102 + 204), (2, 306));
         tally.control(0);
-        assert_eq!(tally.went_out(), (1, 102));
-        take(&accepted, 2 + 70_010).await;
-        assert_eq!(tally.went_out(), (3, 306 + 70_010));
+        assert_eq!(tally.went_out(base + 102 + 204), (1, 102));
+        assert_eq!(tally.went_out(base + 306 + 2 + 70_010), (3, 306 + 70_010));
     }
 }

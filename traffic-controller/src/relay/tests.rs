@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use loggregator_service::ledger::{Source, Subscription};
-use tokio::io::{AsyncReadExt, DuplexStream, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -95,7 +95,17 @@ async fn rig_over<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         batches,
         _left: left_sender,
     });
-    let relay = Relay::new(io, None, batches, account, timing, stop.clone(), on_slow).await;
+    let line = Counted::new(io);
+    let relay = Relay::new(
+        line,
+        Bytes::new(),
+        batches,
+        account,
+        timing,
+        stop.clone(),
+        on_slow,
+    )
+    .await;
     let relay = tokio::spawn(relay.run());
     let nobody = Client::new(tokio::io::duplex(1).0);
     Rig {

@@ -20,11 +20,17 @@ const UPGRADE: [(&str, &str); 4] = [
 
 fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Answer {
     let length = body.len().to_string();
-    let all = headers.iter().chain([&("content-length", length.as_str())]);
-    let mut headers: Vec<_> =
-        all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let length = ("content-length", length.as_str());
+    let all = headers.iter().chain([&length]);
+    let mut headers: Vec<_> = all
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
     headers.sort();
-    Answer { status, headers, body: body.to_owned() }
+    Answer {
+        status,
+        headers,
+        body: body.to_owned(),
+    }
 }
 
 const TEXT: (&str, &str) = ("content-type", "text/plain; charset=utf-8");
@@ -36,12 +42,24 @@ const VERSION: (&str, &str) = ("sec-websocket-version", "13");
 async fn paths_that_are_nothing_and_paths_that_are_elsewhere() {
     let rig = Rig::new().await;
     let missing = answer(404, &[TEXT, NOSNIFF], "404 page not found\n");
-    for path in ["/", "/firehose/", "/firehose/a/", "/apps/x/recentlogs", "/firehose/a%2Fb"] {
+    for path in [
+        "/",
+        "/firehose/",
+        "/firehose/a/",
+        "/apps/x/recentlogs",
+        "/firehose/a%2Fb",
+    ] {
         assert_eq!(http(rig.addr(), "GET", path, &[]).await, missing, "{path}");
     }
     let moved = answer(301, &[("location", "/firehose/a?filter-type=logs")], "");
-    assert_eq!(http(rig.addr(), "GET", "/x/..//firehose/a?filter-type=logs", &[]).await, moved);
-    assert_eq!(http(rig.addr(), "GET", "/firehose/%zz", &[]).await.status, 400);
+    assert_eq!(
+        http(rig.addr(), "GET", "/x/..//firehose/a?filter-type=logs", &[]).await,
+        moved
+    );
+    assert_eq!(
+        http(rig.addr(), "GET", "/firehose/%zz", &[]).await.status,
+        400
+    );
     assert_eq!(rig.doppler().subscriptions(), 0);
 }
 
@@ -54,10 +72,17 @@ async fn what_is_no_handshake_is_told_so_and_subscribes_nowhere() {
     for i in 0..UPGRADE.len() {
         let mut headers = UPGRADE.to_vec();
         headers[i].1 = "wrong";
-        assert_eq!(http(rig.addr(), "GET", "/firehose/a", &headers).await, bad, "{headers:?}");
+        assert_eq!(
+            http(rig.addr(), "GET", "/firehose/a", &headers).await,
+            bad,
+            "{headers:?}"
+        );
     }
     let method = http(rig.addr(), "PUT", "/firehose/a", &UPGRADE).await;
-    assert_eq!((method.status, method.body.as_str()), (405, "Method Not Allowed\n"));
+    assert_eq!(
+        (method.status, method.body.as_str()),
+        (405, "Method Not Allowed\n")
+    );
     assert_eq!(method.header("sec-websocket-version"), Some("13"));
     assert_eq!(rig.doppler().subscriptions(), 0);
 }
@@ -84,37 +109,74 @@ async fn the_upgrade_has_its_three_headers_and_no_extension() {
 async fn tokens_decide_who_reads_what() {
     let rig = Rig::with(1, |config, certs| {
         let path = certs.file("tokens");
-        std::fs::write(&path, format!("admin doppler.firehose\nshop {}\n", &GUID[6..42])).unwrap();
+        std::fs::write(
+            &path,
+            format!("admin doppler.firehose\nshop {}\n", &GUID[6..42]),
+        )
+        .unwrap();
         config.access = Access::TokenFile(path);
     })
     .await;
-    let none = answer(401, &[BASIC, TEXT], "You are not authorized. authorization not provided");
-    let bad = answer(401, &[BASIC, TEXT], "You are not authorized. invalid authorization");
+    let none = answer(
+        401,
+        &[BASIC, TEXT],
+        "You are not authorized. authorization not provided",
+    );
+    let bad = answer(
+        401,
+        &[BASIC, TEXT],
+        "You are not authorized. invalid authorization",
+    );
     let app_401 = answer(401, &[BASIC], "");
     let app_404 = answer(404, &[], "");
     let other = "/apps/00000000-0000-0000-0000-000000000000/stream";
     for (path, header, expected) in [
         ("/firehose/a", None, &none),
-        ("/firehose/a", Some(("authorization", "bearer nobody")), &bad),
+        (
+            "/firehose/a",
+            Some(("authorization", "bearer nobody")),
+            &bad,
+        ),
         ("/firehose/a", Some(("authorization", "bearer shop")), &bad),
         ("/firehose/a", Some(("authorization", "Bearer admin")), &bad),
-        ("/firehose/a", Some(("cookie", "authorization=bearer%zz")), &none),
+        (
+            "/firehose/a",
+            Some(("cookie", "authorization=bearer%zz")),
+            &none,
+        ),
         (GUID, None, &app_401),
         (GUID, Some(("authorization", "bearer nobody")), &app_401),
         (other, Some(("authorization", "bearer shop")), &app_404),
     ] {
         // Access is checked before the handshake.
         let headers: Vec<_> = header.into_iter().collect();
-        assert_eq!(http(rig.addr(), "GET", path, &headers).await, *expected, "{path} {header:?}");
+        assert_eq!(
+            http(rig.addr(), "GET", path, &headers).await,
+            *expected,
+            "{path} {header:?}"
+        );
     }
     assert_eq!(rig.doppler().subscriptions(), 0);
 
-    for (path, token) in [("/firehose/a", "bearer admin"), (GUID, "Bearer shop"), (other, "admin")] {
-        Ws::connect_with(rig.addr(), path, token).await.unwrap().close().await;
+    for (path, token) in [
+        ("/firehose/a", "bearer admin"),
+        (GUID, "Bearer shop"),
+        (other, "admin"),
+    ] {
+        Ws::connect_with(rig.addr(), path, token)
+            .await
+            .unwrap()
+            .close()
+            .await;
     }
     let mut with_cookie = UPGRADE.to_vec();
     with_cookie.push(("cookie", "a=b; authorization=bearer+admin"));
-    assert_eq!(http(rig.addr(), "GET", "/firehose/a", &with_cookie).await.status, 101);
+    assert_eq!(
+        http(rig.addr(), "GET", "/firehose/a", &with_cookie)
+            .await
+            .status,
+        101
+    );
 }
 
 #[tokio::test]
@@ -126,7 +188,10 @@ async fn one_client_too_many_is_turned_away_until_another_leaves() {
         panic!("not refused")
     };
     assert_eq!(refused.status(), 503);
-    assert_eq!(http(rig.addr(), "GET", "/firehose/a", &[]).await, answer(503, &[], ""));
+    assert_eq!(
+        http(rig.addr(), "GET", "/firehose/a", &[]).await,
+        answer(503, &[], "")
+    );
     first.close().await;
     let mut again = Ws::connect_with(rig.addr(), "/firehose/a", "").await;
     while again.is_err() {
@@ -143,7 +208,9 @@ async fn plain_http_on_the_tls_port_is_told_so() {
     })
     .await;
     let mut io = TcpStream::connect(rig.addr()).await.unwrap();
-    io.write_all(b"GET /firehose/a HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    io.write_all(b"GET /firehose/a HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
     let mut seen = String::new();
     io.read_to_string(&mut seen).await.unwrap();
     let expected =
@@ -152,7 +219,12 @@ async fn plain_http_on_the_tls_port_is_told_so() {
 
     let tls = ClientTls::ca_only(&rig.certs.file("ca.crt")).unwrap();
     let tcp = TcpStream::connect(rig.addr()).await.unwrap();
-    let mut io = tls_connect(tcp, &tls, "trafficcontroller", PATIENCE).await.unwrap();
-    io.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut io = tls_connect(tcp, &tls, "trafficcontroller", PATIENCE)
+        .await
+        .unwrap();
+    io.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    io.flush().await.unwrap();
     assert_eq!(read_answer(&mut io).await.status, 404);
 }

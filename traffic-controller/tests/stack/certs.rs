@@ -17,14 +17,20 @@ impl Certs {
         let dir = tempfile::tempdir().unwrap();
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "test authority");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "test authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         let ca = params.self_signed(&key).unwrap();
         std::fs::write(dir.path().join("ca.crt"), ca.pem()).unwrap();
         let issuer = Issuer::new(params, key);
         for name in ["doppler", "metron", "trafficcontroller"] {
             let key = KeyPair::generate().unwrap();
-            let names = vec![name.to_owned(), "localhost".to_owned(), "127.0.0.1".to_owned()];
+            let names = vec![
+                name.to_owned(),
+                "localhost".to_owned(),
+                "127.0.0.1".to_owned(),
+            ];
             let mut params = CertificateParams::new(names).unwrap();
             params.distinguished_name.push(DnType::CommonName, name);
             let cert = params.signed_by(&key, &issuer).unwrap();

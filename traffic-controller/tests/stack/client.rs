@@ -41,7 +41,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Ws<IO> {
     ) -> Result<Self, Error> {
         let mut request = format!("ws://{addr}{path}").into_client_request()?;
         if !authorization.is_empty() {
-            request.headers_mut().insert("authorization", authorization.parse().unwrap());
+            request
+                .headers_mut()
+                .insert("authorization", authorization.parse().unwrap());
         }
         let handshake = tokio_tungstenite::client_async(request, io);
         let (socket, response) = soon("the handshake", handshake).await?;
@@ -95,12 +97,20 @@ pub struct Answer {
 
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
 /// One request on a connection of its own.
-pub async fn http(addr: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
+pub async fn http(
+    addr: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+) -> Answer {
     let mut request = format!("{method} {target} HTTP/1.1\r\nhost: {addr}\r\n");
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
@@ -123,15 +133,28 @@ pub async fn read_answer(io: &mut (impl AsyncRead + Unpin)) -> Answer {
     }
     let head = String::from_utf8(head).unwrap();
     let mut lines = head.trim_end().split("\r\n");
-    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let status = lines
+        .next()
+        .unwrap()
+        .split(' ')
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
     let mut headers: Vec<_> = lines
         .map(|line| line.split_once(':').unwrap())
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .filter(|(name, _)| name != "date")
         .collect();
     headers.sort();
-    let mut answer = Answer { status, headers, body: String::new() };
-    let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+    let mut answer = Answer {
+        status,
+        headers,
+        body: String::new(),
+    };
+    let length = answer
+        .header("content-length")
+        .map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];
     io.read_exact(&mut body).await.unwrap();
     answer.body = String::from_utf8(body).unwrap();

@@ -45,14 +45,20 @@ struct State {
 impl Subscription {
     /// Sends these payloads as one message.
     pub fn send(&self, payloads: &[&[u8]]) {
-        let payload = payloads.iter().map(|payload| Bytes::copy_from_slice(payload)).collect();
+        let payload = payloads
+            .iter()
+            .map(|payload| Bytes::copy_from_slice(payload))
+            .collect();
         let message = BatchResponse { payload }.encode_to_vec();
         self.change(|state| state.queue.push_back(message.into()));
     }
 
     /// From now on sends this message whenever there is room.
     pub fn flood(&self, payloads: &[&[u8]]) {
-        let payload = payloads.iter().map(|payload| Bytes::copy_from_slice(payload)).collect();
+        let payload = payloads
+            .iter()
+            .map(|payload| Bytes::copy_from_slice(payload))
+            .collect();
         let message = BatchResponse { payload }.encode_to_vec();
         self.change(|state| state.endless = Some(message.into()));
     }
@@ -63,7 +69,10 @@ impl Subscription {
     }
 
     pub async fn cancelled(&self) {
-        until("the subscription is cancelled", || self.gone.load(Ordering::SeqCst)).await;
+        until("the subscription is cancelled", || {
+            self.gone.load(Ordering::SeqCst)
+        })
+        .await;
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -144,10 +153,18 @@ impl Doppler {
         let tls = ServerTls::mutual(&certs.of("doppler"), Profile::Grpc).unwrap();
         let subscriptions = Subscriptions::default();
         let service = Arc::new(Calls(Arc::clone(&subscriptions)));
-        let settings = ServerSettings { drain_timeout: Duration::ZERO, ..ServerSettings::default() };
+        let settings = ServerSettings {
+            drain_timeout: Duration::ZERO,
+            ..ServerSettings::default()
+        };
         let stop = CancellationToken::new();
         let task = tokio::spawn(server.serve(Some(tls), service, settings, stop.clone()));
-        Self { addr, subscriptions, stop, task }
+        Self {
+            addr,
+            subscriptions,
+            stop,
+            task,
+        }
     }
 
     /// Stops it; all its connections are cut.
@@ -167,7 +184,11 @@ impl Doppler {
     pub async fn of_shard(&self, shard_id: &str) -> Arc<Subscription> {
         let find = || {
             let subscriptions = self.subscriptions.lock();
-            subscriptions.iter().rev().find(|one| one.request.shard_id == shard_id).cloned()
+            subscriptions
+                .iter()
+                .rev()
+                .find(|one| one.request.shard_id == shard_id)
+                .cloned()
         };
         until("a subscription of the shard", || find().is_some()).await;
         find().unwrap()

@@ -31,7 +31,9 @@ asyncio.run(main(sys.argv[1]))
 async fn python() -> Result<PathBuf, String> {
     let has = |python: &Path| {
         let mut command = Command::new(python);
-        command.args(["-c", "import websockets"]).stderr(Stdio::null());
+        command
+            .args(["-c", "import websockets"])
+            .stderr(Stdio::null());
         async move { command.status().await.is_ok_and(|status| status.success()) }
     };
     let system = PathBuf::from("python3");
@@ -45,14 +47,30 @@ async fn python() -> Result<PathBuf, String> {
     }
     let run = |program: &Path, args: &[&str]| {
         let mut command = Command::new(program);
-        command.args(args).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         async move { command.status().await.is_ok_and(|status| status.success()) }
     };
     let dir = venv.to_string_lossy();
     if !run(&system, &["-m", "venv", &dir]).await {
         return Err("no python3 with the venv module".to_owned());
     }
-    if !run(&python, &["-m", "pip", "install", "-q", "--timeout", "15", "websockets"]).await {
+    if !run(
+        &python,
+        &[
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--timeout",
+            "15",
+            "websockets",
+        ],
+    )
+    .await
+    {
         return Err("the Python package websockets cannot be installed".to_owned());
     }
     Ok(python)
@@ -60,12 +78,22 @@ async fn python() -> Result<PathBuf, String> {
 
 /// Says loudly that something was not tested; with `CI=true` that is a failure.
 fn skip(why: &str) {
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "not tested: {why}");
+    assert!(
+        std::env::var("CI").as_deref() != Ok("true"),
+        "not tested: {why}"
+    );
     eprintln!("SKIPPED: {why}");
     if let Some(list) = std::env::var_os("LOGGREGATOR_TEST_SKIPS") {
-        let mut list = std::fs::OpenOptions::new().append(true).create(true).open(list).unwrap();
-        std::io::Write::write_all(&mut list, format!("Python WebSocket client: {why}\n").as_bytes())
+        let mut list = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(list)
             .unwrap();
+        std::io::Write::write_all(
+            &mut list,
+            format!("Python WebSocket client: {why}\n").as_bytes(),
+        )
+        .unwrap();
     }
 }
 
@@ -88,9 +116,16 @@ async fn a_python_client_reads_pings_and_closes() {
     for i in 0..500usize {
         subscription.send(&[&vec![i as u8; i * 10]]);
     }
-    let output = soon("the Python client", child.wait_with_output()).await.unwrap();
+    let output = soon("the Python client", child.wait_with_output())
+        .await
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(said, "connected\nclosed 1000\n", "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        said,
+        "connected\nclosed 1000\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     subscription.cancelled().await;
     let report = rig.ledger_with_closed(1).await;
     assert_eq!(report.subscriptions[0].delivered, 500);

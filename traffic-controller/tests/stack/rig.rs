@@ -26,7 +26,9 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Waits for a future, but not for ever.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("still not: {what}"))
+    timeout(PATIENCE, future)
+        .await
+        .unwrap_or_else(|_| panic!("still not: {what}"))
 }
 
 pub struct Rig {
@@ -48,7 +50,10 @@ impl Rig {
         let dopplers: Vec<_> = (0..dopplers).map(|_| Doppler::start(&certs)).collect();
         let mut config = Config {
             listen_addr: "127.0.0.1:0".parse().unwrap(),
-            dopplers: dopplers.iter().map(|doppler| doppler.addr.to_string()).collect(),
+            dopplers: dopplers
+                .iter()
+                .map(|doppler| doppler.addr.to_string())
+                .collect(),
             doppler_tls: certs.of("trafficcontroller"),
             admin_addr: Some("127.0.0.1:0".parse().unwrap()),
             ..Config::default()
@@ -56,7 +61,12 @@ impl Rig {
         change(&mut config, &certs);
         let lifecycle = Lifecycle::new();
         let running = start(config, &lifecycle).await.unwrap();
-        Self { certs, dopplers, running, lifecycle }
+        Self {
+            certs,
+            dopplers,
+            running,
+            lifecycle,
+        }
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -74,8 +84,7 @@ impl Rig {
 
     /// Status and body of a path of the admin port.
     pub async fn admin(&self, path: &str) -> (u16, String) {
-        let answer =
-            crate::client::http(self.running.admin_addr.unwrap(), "GET", path, &[]).await;
+        let answer = crate::client::http(self.running.admin_addr.unwrap(), "GET", path, &[]).await;
         (answer.status, answer.body)
     }
 
@@ -84,11 +93,20 @@ impl Rig {
         let started = Instant::now();
         loop {
             let report = self.ledger().await;
-            if report.subscriptions.iter().filter(|line| !line.open).count() >= closed {
+            if report
+                .subscriptions
+                .iter()
+                .filter(|line| !line.open)
+                .count()
+                >= closed
+            {
                 assert!(report.balanced(), "{report:?}");
                 return report;
             }
-            assert!(started.elapsed() < PATIENCE, "still not {closed} closed: {report:?}");
+            assert!(
+                started.elapsed() < PATIENCE,
+                "still not {closed} closed: {report:?}"
+            );
             sleep(Duration::from_millis(10)).await;
         }
     }

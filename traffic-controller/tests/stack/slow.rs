@@ -21,7 +21,11 @@ async fn connect_and_stall(rig: &Rig, path: &str) -> TcpStream {
     while !head.ends_with(b"\r\n\r\n") {
         head.push(io.read_u8().await.unwrap());
     }
-    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    assert!(
+        head.starts_with(b"HTTP/1.1 101"),
+        "{}",
+        String::from_utf8_lossy(&head)
+    );
     io
 }
 
@@ -29,7 +33,11 @@ async fn connect_and_stall(rig: &Rig, path: &str) -> TcpStream {
 async fn slow_clients_are_cut_and_the_others_do_not_feel_it() {
     let slow_after = Duration::from_secs(1);
     let rig = Rig::with(1, |config, _| {
-        config.timing = Timing { slow_after, drop_after: slow_after * 2, ..Timing::default() };
+        config.timing = Timing {
+            slow_after,
+            drop_after: slow_after * 2,
+            ..Timing::default()
+        };
     })
     .await;
     let mut reader = Ws::connect(rig.addr(), "/firehose/reader").await;
@@ -45,7 +53,12 @@ async fn slow_clients_are_cut_and_the_others_do_not_feel_it() {
     let mut slowest = Duration::ZERO;
     let started = Instant::now();
     let mut sent = 0u32;
-    while rig.doppler().of_shard("slow-11").await.gone.load(std::sync::atomic::Ordering::SeqCst)
+    while rig
+        .doppler()
+        .of_shard("slow-11")
+        .await
+        .gone
+        .load(std::sync::atomic::Ordering::SeqCst)
         != true
         || started.elapsed() < slow_after
     {
@@ -54,7 +67,10 @@ async fn slow_clients_are_cut_and_the_others_do_not_feel_it() {
         assert_eq!(reader.payload().await, sent.to_be_bytes());
         slowest = slowest.max(asked.elapsed());
         sent += 1;
-        assert!(started.elapsed() < crate::rig::PATIENCE, "the slow clients are never cut");
+        assert!(
+            started.elapsed() < crate::rig::PATIENCE,
+            "the slow clients are never cut"
+        );
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     assert!(slowest < slow_after, "the reader waited {slowest:?}");
@@ -64,7 +80,10 @@ async fn slow_clients_are_cut_and_the_others_do_not_feel_it() {
         assert!(line.dropped["slow_consumer"] > 0, "{line:?}");
     }
     let open = report.subscriptions.iter().find(|line| line.open).unwrap();
-    assert_eq!((open.id.as_str(), open.delivered), ("reader", u64::from(sent)));
+    assert_eq!(
+        (open.id.as_str(), open.delivered),
+        ("reader", u64::from(sent))
+    );
     let metrics = rig.admin("/metrics").await.1;
     let line = "loggregator_traffic_controller_slow_consumers_total{endpoint=\"firehose\"} 12";
     assert!(metrics.contains(line), "{metrics}");
@@ -73,7 +92,10 @@ async fn slow_clients_are_cut_and_the_others_do_not_feel_it() {
 
 #[tokio::test]
 async fn a_client_that_answers_no_ping_is_closed_with_1008() {
-    let rig = Rig::with(1, |config, _| config.timing.pong_deadline = Duration::from_millis(300)).await;
+    let rig = Rig::with(1, |config, _| {
+        config.timing.pong_deadline = Duration::from_millis(300)
+    })
+    .await;
     let mut io = connect_and_stall(&rig, "/firehose/silent").await;
     let mut seen = Vec::new();
     io.read_to_end(&mut seen).await.unwrap();

@@ -31,15 +31,36 @@ async fn filters_and_app_ids_reach_the_doppler() {
     let rig = Rig::new().await;
     let _logs = Ws::connect(rig.addr(), "/firehose/logs?filter-type=logs").await;
     let _metrics = Ws::connect(rig.addr(), "/firehose/metrics?filter-type=metrics").await;
-    let _app = Ws::connect(rig.addr(), "/apps/efe5c422-e8a7-42c2-a52b-98bffd8d6a07/stream").await;
-    let kind = |message| Some(Filter { app_id: String::new(), message: Some(message) });
+    let _app = Ws::connect(
+        rig.addr(),
+        "/apps/efe5c422-e8a7-42c2-a52b-98bffd8d6a07/stream",
+    )
+    .await;
+    let kind = |message| {
+        Some(Filter {
+            app_id: String::new(),
+            message: Some(message),
+        })
+    };
     let logs = rig.doppler().of_shard("logs").await;
-    assert_eq!(logs.request.filter, kind(filter::Message::Log(LogFilter {})));
+    assert_eq!(
+        logs.request.filter,
+        kind(filter::Message::Log(LogFilter {}))
+    );
     let metrics = rig.doppler().of_shard("metrics").await;
-    assert_eq!(metrics.request.filter, kind(filter::Message::Metric(MetricFilter {})));
+    assert_eq!(
+        metrics.request.filter,
+        kind(filter::Message::Metric(MetricFilter {}))
+    );
     let app = rig.doppler().of_shard("").await;
     let app_id = "efe5c422-e8a7-42c2-a52b-98bffd8d6a07".to_owned();
-    assert_eq!(app.request.filter, Some(Filter { app_id, message: None }));
+    assert_eq!(
+        app.request.filter,
+        Some(Filter {
+            app_id,
+            message: None
+        })
+    );
 }
 
 #[tokio::test]
@@ -50,14 +71,22 @@ async fn a_client_that_leaves_cancels_its_subscription_within_a_second() {
     let started = Instant::now();
     client.close().await;
     polite.cancelled().await;
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
 
     let client = Ws::connect(rig.addr(), "/firehose/rude").await;
     let rude = rig.doppler().of_shard("rude").await;
     let started = Instant::now();
     drop(client);
     rude.cancelled().await;
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
     rig.ledger_with_closed(2).await;
 }
 
@@ -66,7 +95,10 @@ async fn all_dopplers_are_merged_and_any_of_them_may_leave_and_come() {
     let mut rig = Rig::with(2, |_, _| {}).await;
     let mut client = Ws::connect(rig.addr(), "/firehose/all").await;
     for (i, doppler) in rig.dopplers.iter().enumerate() {
-        doppler.subscription(0).await.send(&[format!("from {i}").as_bytes()]);
+        doppler
+            .subscription(0)
+            .await
+            .send(&[format!("from {i}").as_bytes()]);
     }
     let mut got = [client.payload().await, client.payload().await];
     got.sort();
@@ -83,7 +115,13 @@ async fn all_dopplers_are_merged_and_any_of_them_may_leave_and_come() {
     assert_eq!(client.payload().await, b"is back");
     client.close().await;
     let report = rig.ledger_with_closed(1).await;
-    assert_eq!((report.subscriptions[0].received, report.subscriptions[0].delivered), (4, 4));
+    assert_eq!(
+        (
+            report.subscriptions[0].received,
+            report.subscriptions[0].delivered
+        ),
+        (4, 4)
+    );
 }
 
 #[tokio::test]
@@ -108,7 +146,10 @@ async fn a_client_may_come_before_the_dopplers() {
     late.subscription(0).await.send(&[b"at last"]);
     assert_eq!(client.payload().await, b"at last");
     // It may have been ready before the doppler was killed, and is again.
-    assert!(status == 200 || reasons.contains("dopplers"), "{status} {reasons}");
+    assert!(
+        status == 200 || reasons.contains("dopplers"),
+        "{status} {reasons}"
+    );
     let started = Instant::now();
     while rig.admin("/readyz").await.0 != 200 {
         assert!(started.elapsed() < PATIENCE, "never ready");
@@ -136,7 +177,12 @@ async fn two_hundred_clients_each_get_their_own() {
         client.close().await;
     }
     let report = rig.ledger_with_closed(200).await;
-    assert!(report.subscriptions.iter().all(|line| (line.received, line.delivered) == (2, 2)));
+    assert!(
+        report
+            .subscriptions
+            .iter()
+            .all(|line| (line.received, line.delivered) == (2, 2))
+    );
     let metrics = rig.admin("/metrics").await.1;
     let line = "loggregator_traffic_controller_egress_envelopes_total{endpoint=\"firehose\"} 400";
     assert!(metrics.contains(line), "{metrics}");
@@ -152,8 +198,12 @@ async fn tls_clients_are_served_too() {
     assert!(rig.running.tls);
     let tls = ClientTls::ca_only(&rig.certs.file("ca.crt")).unwrap();
     let tcp = TcpStream::connect(rig.addr()).await.unwrap();
-    let io = tls_connect(tcp, &tls, "trafficcontroller", PATIENCE).await.unwrap();
-    let mut client = Ws::over(io, rig.addr(), "/firehose/secure", "").await.unwrap();
+    let io = tls_connect(tcp, &tls, "trafficcontroller", PATIENCE)
+        .await
+        .unwrap();
+    let mut client = Ws::over(io, rig.addr(), "/firehose/secure", "")
+        .await
+        .unwrap();
     let subscription = rig.doppler().of_shard("secure").await;
     for i in 0..1000 {
         subscription.send(&[&[i as u8; 1000]]);

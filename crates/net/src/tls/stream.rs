@@ -38,6 +38,8 @@ pub struct TlsStream<IO> {
     incoming: ReadBuffer,
     /// About how many encrypted bytes wait in `tls`; exact when it is zero.
     queued: usize,
+    /// Encrypted bytes that the transport took, over the connection's life.
+    sent: u64,
     /// Who was told to wait until more can be sent. Needed because the transport remembers only the
     /// last one that asked it, and that may be the caller of [`TlsStream::poll_send`].
     blocked: Option<Waker>,
@@ -71,6 +73,7 @@ impl<IO> TlsStream<IO> {
             tls,
             incoming: ReadBuffer::default(),
             queued: 0,
+            sent: 0,
             blocked: None,
             lazy_flush: false,
             close_notify_sent: false,
@@ -85,6 +88,12 @@ impl<IO> TlsStream<IO> {
     /// The TLS connection: version, suite, application protocol, the peer's certificates.
     pub fn connection(&self) -> &Connection {
         &self.tls
+    }
+
+    /// Encrypted bytes that the transport took so far. That it grows is the sign that the peer reads: plaintext
+    /// is taken long before.
+    pub fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// With `true`, `poll_flush` does nothing; the owner calls [`TlsStream::poll_send`] at the end of
@@ -266,7 +275,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
             };
             match self.tls.write_tls(&mut transport) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(count) => self.queued = self.queued.saturating_sub(count),
+                Ok(count) => {
+                    self.queued = self.queued.saturating_sub(count);
+                    self.sent += count as u64;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
                 Err(error) => return Poll::Ready(Err(error)),
             }
