@@ -18,11 +18,12 @@ pub fn relay() -> String {
     )
 }
 
-/// The doppler.
+/// The doppler alone; `loggregator doppler` takes the same flags.
 #[must_use]
 pub fn doppler() -> String {
     format!(
-        "{} --listen {{addr}} --ca {{ca}} --cert {{cert}} --key {{key}}",
-        sibling("relay").display()
+        "{} --grpc-addr {{addr}} --admin-addr {{admin}} --ca-file {{ca}} --cert-file {{cert}} --key-file {{key}} \
+         --log-bytes {{log_bytes}}",
+        sibling("doppler-target").display()
     )
 }
