@@ -16,7 +16,7 @@ fn logs(batch: usize) -> Bytes {
         batch,
         ..Shape::default()
     };
-    BatchRing::new(shape, 0)
+    BatchRing::new(shape, 0, 0)
         .unwrap()
         .next(StampKind::Data, 1)
         .slice(GRPC_HEADER..)

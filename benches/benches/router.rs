@@ -25,7 +25,7 @@ fn frames(sources: usize) -> Vec<Bytes> {
         sources,
         ..Shape::default()
     };
-    let mut ring = BatchRing::new(shape, 0).unwrap();
+    let mut ring = BatchRing::new(shape, 0, 0).unwrap();
     (0..sources.div_ceil(shape.batch))
         .map(|_| ring.next(StampKind::Data, 1).slice(GRPC_HEADER..))
         .collect()

@@ -84,6 +84,8 @@ pub struct Emitter {
     pub tls: Arc<ClientConfig>,
     /// What it sends.
     pub shape: Shape,
+    /// Number of its first source.
+    pub first_source: usize,
     /// When.
     pub pace: Pace,
     /// Its counters.
@@ -104,7 +106,7 @@ impl Emitter {
     }
 
     async fn phases(&self, report: &mut EmitterReport) -> Result<(), BenchError> {
-        let mut ring = BatchRing::new(self.shape, self.index)?;
+        let mut ring = BatchRing::new(self.shape, self.index, self.first_source)?;
         let client = Client::connect(self.addr, self.tls.clone(), Windows::default()).await?;
         let (_response, mut stream) = client
             .call(loggregator_proto::rpc::INGRESS_BATCH_SENDER)
@@ -145,7 +147,10 @@ impl Emitter {
         let paced = self.pace != Pace::Full;
         tokio::time::sleep_until(start.into()).await;
         for n in 0.. {
-            let due = start + self.pace.due(n, self.index, &self.shape);
+            let due = start
+                + self
+                    .pace
+                    .due(n, self.index % self.shape.streams, &self.shape);
             if due >= end {
                 return Ok(());
             }

@@ -62,7 +62,8 @@ impl Client {
         let socket = TcpStream::connect(addr).await.map_err(|e| context(&e))?;
         let stream = PlainTls::connect(socket, tls, "doppler")
             .await
-            .map_err(|e| context(&e))?;
+            .map_err(|e| context(&e))?
+            .buffered(128 << 10);
         let (send, connection) = h2::client::Builder::new()
             .initial_window_size(windows.stream)
             .initial_connection_window_size(windows.connection)

@@ -8,7 +8,8 @@
 //! - [`subscribe`] (gRPC v2) and [`websocket`] (v1) read what comes out, and [`receive`] finds the stamps in it
 //!   without decoding; [`tracker`] makes loss, duplicates and order of them, [`histogram`] latency;
 //! - [`process`] reads from the kernel what CPU and memory the server took;
-//! - [`run`] puts one run together, and [`scenario`] many: server and floor in turn, in the same minutes.
+//! - [`plan`] says what a run shall do, [`run`] puts it together, [`report`] says what came of it;
+//! - [`scenario`] makes the recorded cases of many runs: server and floor in turn, in the same minutes.
 //!
 //! The floor is [`relay`]: the same bytes over the same protocols through a program that looks at nothing. A figure
 //! that is recorded is a ratio to it, since absolute figures do not carry to another machine, nor to the next hour.
@@ -19,13 +20,17 @@ pub mod control;
 pub mod emit;
 pub mod histogram;
 pub mod http2;
+pub mod plan;
 pub mod process;
 pub mod receive;
 pub mod relay;
+pub mod report;
 pub mod run;
 pub mod scenario;
+mod sides;
 pub mod subscribe;
 pub mod table;
+mod target;
 pub mod text;
 pub mod tls;
 pub mod tracker;

@@ -88,6 +88,12 @@ impl Receiver {
         self.progress.unique.store(group.unique, Ordering::Relaxed);
     }
 
+    /// Envelopes of ours so far, duplicates included.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
     /// The end.
     #[must_use]
     pub fn finish(self, error: Option<String>) -> ReceiverReport {
@@ -297,7 +303,7 @@ mod tests {
             sources: 3,
             ..Shape::default()
         };
-        let mut ring = BatchRing::new(shape, 0).unwrap();
+        let mut ring = BatchRing::new(shape, 0, 0).unwrap();
         let mut stream = Vec::new();
         for time in 0..4 {
             stream.extend_from_slice(&ring.next(StampKind::Data, time));

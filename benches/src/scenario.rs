@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::BenchError;
 use crate::emit::Pace;
 use crate::http2::Windows;
-use crate::run::{Plan, Readers, Report, Target, run};
+use crate::plan::{Plan, Readers, Target};
+use crate::report::Report;
+use crate::run::run;
 use crate::workload::Shape;
 
 /// What is asked of one run, apart from who serves it.
@@ -57,6 +59,8 @@ pub enum Kind {
     Memory(u64),
     /// One of four firehoses stops reading for so many seconds.
     Stall(f64),
+    /// One of two firehoses reads two fifths of what ten loud sources send, and a quiet source sends among them.
+    Fair,
 }
 
 /// One line, or a few, of the table.
@@ -185,6 +189,11 @@ pub fn cases() -> Vec<Case> {
             title: "one of 4 firehoses stops for 30 s, 100,000/s",
             kind: Kind::Stall(30.0),
         },
+        Case {
+            name: "fair",
+            title: "a reader of two fifths of the speed, 10 loud sources and a quiet one, 50,000/s",
+            kind: Kind::Fair,
+        },
     ]
 }
 
@@ -291,6 +300,10 @@ impl Bench {
                         relay: None,
                     }
                 }
+                Kind::Fair => Pair {
+                    doppler: self.fair(case)?,
+                    relay: None,
+                },
                 Kind::Stall(seconds) => Pair {
                     doppler: self.stall(case, *seconds)?,
                     relay: None,
@@ -336,6 +349,8 @@ impl Bench {
             time,
             log_bytes: 256 << 20,
             stall: None,
+            slow: None,
+            quiet: None,
             token: None,
             secure_websockets: false,
         }
@@ -405,6 +420,29 @@ impl Bench {
             doppler,
             relay: Some(peak),
         })
+    }
+
+    fn fair(&self, case: &Case) -> Result<Report, BenchError> {
+        let rate = if self.effort.quick {
+            10_000.0
+        } else {
+            50_000.0
+        };
+        let shape = Shape {
+            sources: 10,
+            ..Shape::default()
+        };
+        let work = Work {
+            shape,
+            ..Work::paced(rate, Readers::Firehoses(2))
+        };
+        let mut plan = self.plan("doppler", &self.doppler, &work);
+        plan.slow = Some(rate * 0.4);
+        plan.quiet = Some(20.0);
+        plan.log_bytes = 32 << 20;
+        // The log must be lapped several times before fairness is needed at all.
+        plan.time *= if self.effort.quick { 1 } else { 6 };
+        Ok(self.say(case, run(&plan)?))
     }
 
     fn stall(&self, case: &Case, seconds: f64) -> Result<Report, BenchError> {

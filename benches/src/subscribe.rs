@@ -72,6 +72,8 @@ pub struct Subscriber {
     pub windows: Windows,
     /// Whether it stalls.
     pub stall: Option<Stall>,
+    /// Envelopes per second that it reads at most.
+    pub at_most: Option<f64>,
     /// The run.
     pub control: Shared,
 }
@@ -121,6 +123,12 @@ impl Subscriber {
             {
                 stall = None;
                 tokio::time::sleep(due.length).await;
+            }
+            if let Some(rate) = self.at_most
+                && let Phase::Send { start, .. } = self.control.current()
+            {
+                let due = start + Duration::from_secs_f64(receiver.records() as f64 / rate);
+                tokio::time::sleep_until(due.into()).await;
             }
         }
         let trailers = body.trailers().await.map_err(failed)?;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::run::Report;
+use crate::report::Report;
 use crate::scenario::{Case, Kind, Measured, Pair, held};
 
 /// One figure.
@@ -197,23 +197,35 @@ pub fn rows(case: &Case, measured: &Measured) -> Vec<Row> {
                 Goal::AtMost(20.0),
             ),
         ],
-        (Kind::Stall(_), _) => vec![
-            row(of("lost"), measured, 0, |r| r.lost as f64, Goal::None),
-            row(
-                of("lost beyond what was told"),
-                measured,
-                0,
-                untold,
-                Goal::AtMost(0.0),
-            ),
-            row(
-                of("slowest of the readers' delivered/s"),
-                measured,
-                0,
-                |r| r.delivered_per_second_min,
-                Goal::None,
-            ),
-        ],
+        (Kind::Stall(_) | Kind::Fair, _) => {
+            let mut rows = vec![
+                row(of("lost"), measured, 0, |r| r.lost as f64, Goal::None),
+                row(
+                    of("told otherwise than lost"),
+                    measured,
+                    0,
+                    untold,
+                    Goal::AtMost(0.0),
+                ),
+                row(
+                    of("readers with loss"),
+                    measured,
+                    0,
+                    |r| r.readers_with_loss as f64,
+                    Goal::AtMost(1.0),
+                ),
+            ];
+            if matches!(case.kind, Kind::Fair) {
+                rows.push(row(
+                    of("lost of the quiet source"),
+                    measured,
+                    0,
+                    quiet_lost,
+                    Goal::AtMost(0.0),
+                ));
+            }
+            rows
+        }
     }
 }
 
@@ -225,6 +237,12 @@ fn above_log(report: &Report) -> f64 {
         .and_then(|l| l["log"]["bytes"].as_f64())
         .unwrap_or(f64::from(32 << 20));
     report.processes[0].rss_peak_mib - log / f64::from(1 << 20)
+}
+
+fn quiet_lost(report: &Report) -> f64 {
+    report.quiet.map_or(0.0, |quiet| {
+        (quiet.lost_by_first + quiet.lost_by_others) as f64
+    })
 }
 
 fn untold(report: &Report) -> f64 {

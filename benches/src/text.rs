@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::run::{Readers, Report};
+use crate::plan::Readers;
+use crate::report::Report;
 
 /// Several lines, ending in a line break.
 #[must_use]
@@ -69,6 +70,16 @@ fn write(r: &Report, out: &mut String) -> std::fmt::Result {
         r.told_lost,
         r.notices
     )?;
+    if r.readers_with_loss > 0 {
+        writeln!(out, "  readers with loss {}", r.readers_with_loss)?;
+    }
+    if let Some(quiet) = r.quiet {
+        writeln!(
+            out,
+            "  quiet source: sent {}, lost by the first reader {}, by the others {}",
+            quiet.sent, quiet.lost_by_first, quiet.lost_by_others
+        )?;
+    }
     writeln!(
         out,
         "  twice {}, out of order {}, misrouted {}, damaged {}, not ours {}",

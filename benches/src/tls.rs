@@ -1,7 +1,8 @@
 //! TLS over a socket as a careful user of rustls writes it: no tricks, so that the relay stays a fair floor and the
 //! generator does not change when the product's own stream does.
 //!
-//! Reads take what rustls takes (4 KiB at a time); writes encrypt at once and leave on flush or when 64 KiB wait.
+//! Reads take what rustls takes (4 KiB at a time), or come through a large buffer where the generator wants to be
+//! cheap; writes encrypt at once and leave on flush or when 64 KiB wait.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
@@ -18,6 +19,9 @@ pub struct PlainTls {
     io: TcpStream,
     tls: Connection,
     eof: bool,
+    /// Ciphertext that was read and not yet taken by rustls; empty storage reads without it.
+    buffer: Box<[u8]>,
+    unread: std::ops::Range<usize>,
 }
 
 /// Lets rustls read and write a non-blocking socket.
@@ -87,6 +91,8 @@ impl PlainTls {
             io,
             tls,
             eof: false,
+            buffer: Box::default(),
+            unread: 0..0,
         };
         std::future::poll_fn(|cx| {
             while stream.tls.is_handshaking() {
@@ -104,12 +110,30 @@ impl PlainTls {
         Ok(stream)
     }
 
-    /// One read from the socket into rustls.
+    /// Reads `bytes` at a time from now on, whatever rustls asks for.
+    #[must_use]
+    pub fn buffered(mut self, bytes: usize) -> Self {
+        self.buffer = vec![0; bytes].into();
+        self
+    }
+
+    /// One read from the socket, or from the buffer, into rustls.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let read = ready!(would_block(self.tls.read_tls(&mut Socket {
+        let mut socket = Socket {
             io: &mut self.io,
-            cx
-        })))?;
+            cx,
+        };
+        let read = if self.buffer.is_empty() {
+            ready!(would_block(self.tls.read_tls(&mut socket)))?
+        } else {
+            if self.unread.is_empty() {
+                let read = ready!(would_block(socket.read(&mut self.buffer)))?;
+                self.unread = 0..read;
+            }
+            let taken = self.tls.read_tls(&mut &self.buffer[self.unread.clone()])?;
+            self.unread.start += taken;
+            taken
+        };
         self.eof |= read == 0;
         if let Err(e) = self.tls.process_new_packets() {
             // An alert may be waiting; whether it gets out does not change what is reported.

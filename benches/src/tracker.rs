@@ -11,6 +11,8 @@ pub struct Group {
     divisor: u64,
     /// Envelopes seen, each counted once.
     pub unique: u64,
+    /// The same by stream.
+    pub unique_by_stream: Vec<u64>,
     /// Envelopes seen again.
     pub duplicates: u64,
     /// Envelopes that this group did not ask for.
@@ -24,6 +26,7 @@ impl Group {
     pub fn of_all(streams: usize) -> Self {
         Self {
             streams: vec![Vec::new(); streams],
+            unique_by_stream: vec![0; streams],
             divisor: 1,
             ..Self::default()
         }
@@ -63,6 +66,7 @@ impl Group {
         if fresh {
             bits[word] |= mask;
             self.unique += 1;
+            self.unique_by_stream[usize::from(stream)] += 1;
         } else {
             self.duplicates += 1;
         }

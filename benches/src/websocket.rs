@@ -56,7 +56,7 @@ impl WebSocket {
                 let stream = PlainTls::connect(socket, tls.clone(), "localhost")
                     .await
                     .map_err(failed)?;
-                self.read(stream, receiver).await
+                self.read(stream.buffered(READ), receiver).await
             }
         }
     }

@@ -233,11 +233,11 @@ pub struct BatchRing {
 const DEPTH: usize = 2;
 
 impl BatchRing {
-    /// Encodes all batches of stream `stream`.
+    /// Encodes all batches of stream `stream`, whose sources are numbered from `first_source` on.
     ///
     /// # Errors
     /// When the sizes of `shape` do not fit together.
-    pub fn new(shape: Shape, stream: usize) -> Result<Self, BenchError> {
+    pub fn new(shape: Shape, stream: usize, first_source: usize) -> Result<Self, BenchError> {
         shape.check()?;
         let mut templates = Vec::new();
         let mut payload_at = 0;
@@ -246,7 +246,7 @@ impl BatchRing {
             bytes.push(0);
             bytes.extend_from_slice(&((shape.record * shape.batch) as u32).to_be_bytes());
             for i in 0..shape.batch {
-                let record = record(&shape, stream, (first + i) % shape.sources)?;
+                let record = record(&shape, stream, first_source + (first + i) % shape.sources)?;
                 payload_at = find_marker(&record)
                     .ok_or_else(|| BenchError::new("an envelope lost its marker".to_owned()))?;
                 bytes.extend_from_slice(&record);
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn records_have_the_promised_size_and_decode() {
         let shape = Shape::default();
-        let mut ring = BatchRing::new(shape, 1).unwrap();
+        let mut ring = BatchRing::new(shape, 1, 0).unwrap();
         let message = ring.next(StampKind::Data, 77);
         assert_eq!(message.len(), shape.message_len());
         let batch = v2::EnvelopeBatch::decode(&message[GRPC_HEADER..]).unwrap();
@@ -352,7 +352,7 @@ mod tests {
             sources: 100,
             ..Shape::default()
         };
-        let mut ring = BatchRing::new(shape, 0).unwrap();
+        let mut ring = BatchRing::new(shape, 0, 0).unwrap();
         for _ in 0..3 {
             ring.next(StampKind::Probe, 1);
         }
@@ -399,6 +399,7 @@ mod tests {
                     sources: 7,
                     ..Shape::default()
                 },
+                0,
                 0
             )
             .is_err()
@@ -409,6 +410,7 @@ mod tests {
                     record: 100,
                     ..Shape::default()
                 },
+                0,
                 0
             )
             .is_err()
@@ -419,6 +421,7 @@ mod tests {
                     payload: 8,
                     ..Shape::default()
                 },
+                0,
                 0
             )
             .is_err()

@@ -11,7 +11,8 @@ use clap::Parser;
 use loggregator_benches::certs::Files;
 use loggregator_benches::emit::Pace;
 use loggregator_benches::http2::Windows;
-use loggregator_benches::run::{Plan, Readers, Target, run};
+use loggregator_benches::plan::{Plan, Readers, Target};
+use loggregator_benches::run::run;
 use loggregator_benches::workload::Shape;
 use loggregator_benches::{commands, text};
 
@@ -82,6 +83,12 @@ struct Args {
     /// The first firehose or tail stops reading for so many seconds.
     #[arg(long)]
     stall: Option<f64>,
+    /// The first firehose or tail reads no more than so many envelopes per second.
+    #[arg(long)]
+    slow: Option<f64>,
+    /// One more stream sends so many envelopes per second, singly, of a source of its own.
+    #[arg(long)]
+    quiet: Option<f64>,
 
     /// Envelopes in a batch.
     #[arg(long, default_value_t = 100)]
@@ -124,8 +131,14 @@ impl Args {
         let seconds = |s: f64| {
             Duration::try_from_secs_f64(s).with_context(|| format!("{s} is not a duration"))
         };
-        if self.rate <= 0.0 || self.every <= 0.0 || self.batch == 0 || self.streams == 0 {
-            bail!("rate, every, batch and streams must be above 0");
+        if [Some(self.rate), Some(self.every), self.slow, self.quiet]
+            .into_iter()
+            .flatten()
+            .any(|r| r <= 0.0)
+            || self.batch == 0
+            || self.streams == 0
+        {
+            bail!("rates, every, batch and streams must be above 0");
         }
         Ok(Plan {
             target: self.target()?,
@@ -158,6 +171,8 @@ impl Args {
             time: seconds(self.time)?,
             log_bytes: self.log_mib << 20,
             stall: self.stall.map(seconds).transpose()?,
+            slow: self.slow,
+            quiet: self.quiet,
             token: self.token.clone(),
             secure_websockets: self.wss,
         })
