@@ -21,12 +21,7 @@ LIMIT = 10 << 20  # the doppler's message limit, bytes
 def generate(protos, folder):
     """Generates the message modules, not the services: calls are made by path."""
     files = [str(path.relative_to(protos)) for path in sorted(protos.rglob("*.proto"))]
-    includes = [f"-I{protos}"]
-    # The dropsonde files import each other below their own folder.
-    if (protos / "dropsonde").is_dir():
-        includes.insert(0, f"-I{protos / 'dropsonde'}")
-        files = [name.removeprefix("dropsonde/") for name in files]
-    status = protoc.main(["protoc", *includes, f"--python_out={folder}", *files])
+    status = protoc.main(["protoc", f"-I{protos}", f"--python_out={folder}", *files])
     assert status == 0, f"protoc: {status}"
     sys.path.insert(0, folder)
 
@@ -135,7 +130,7 @@ def check_send(doppler):
 
 def check_v1(doppler):
     """v2 in, dropsonde out; and dropsonde in, the same bytes out."""
-    from events import envelope_pb2, log_pb2
+    from dropsonde.events import envelope_pb2, log_pb2
 
     request = doppler.plumbing.SubscriptionRequest(filter=doppler.plumbing.Filter(appID="python-v1"))
     path, response = "/plumbing.Doppler/BatchSubscribe", doppler.plumbing.BatchResponse

@@ -27,7 +27,7 @@ fn numbers(envelopes: &[v2::Envelope]) -> Vec<usize> {
 fn narrow(doppler: &Doppler) -> Client {
     doppler.connect_with(ClientSettings {
         stream_window: 64 << 10,
-        connection_window: 64 << 10,
+        connection_window: 1 << 20,
         ..ClientSettings::default()
     })
 }
