@@ -123,7 +123,8 @@ pub fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Error> {
                 .collect(),
         ));
     }
-    let tls = ServerTls::mutual(&config.tls, Profile::Grpc).map_err(Error::Tls)?;
+    let tls = ServerTls::mutual_with_suites(&config.tls, Profile::Grpc, &config.cipher_suites)
+        .map_err(Error::Tls)?;
     let server = bind(config.grpc_addr)?;
     let grpc_addr = server.local_addr();
 

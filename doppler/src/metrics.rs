@@ -101,6 +101,16 @@ impl Observed {
             LISTENER,
             read(&server.refused_over_limit),
         );
+        samples.counter(
+            &names::SERVER_ACCEPT_ERRORS,
+            LISTENER,
+            read(&server.accept_errors),
+        );
+        let failures = server
+            .handshake_failures()
+            .map(|(_kind, count)| count)
+            .sum();
+        samples.counter(&names::SERVER_HANDSHAKE_FAILURES, LISTENER, failures);
         let role = [("role", "server")];
         samples.counter(&names::TLS_RELOADS, &role, self.tls.reloads());
         samples.counter(

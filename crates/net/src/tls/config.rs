@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{ClientConfig, InconsistentKeys, ServerConfig};
+use rustls::{ClientConfig, InconsistentKeys, ServerConfig, SupportedCipherSuite};
 use tokio_util::sync::CancellationToken;
 
 use super::error::TlsError;
@@ -60,14 +60,30 @@ impl ServerTls {
     /// # Errors
     /// Any of the files cannot be used, see [`TlsError`].
     pub fn mutual(files: &TlsFiles, profile: Profile) -> Result<Arc<Self>, TlsError> {
+        Self::mutual_with_suites(files, profile, &[])
+    }
+
+    /// As [`ServerTls::mutual`], with only these of the TLS 1.2 suites, by their standard names. None
+    /// given is all; unknown names do nothing; TLS 1.3 is not restricted.
+    ///
+    /// # Errors
+    /// As [`ServerTls::mutual`], or none of the names is known.
+    pub fn mutual_with_suites(
+        files: &TlsFiles,
+        profile: Profile,
+        suites: &[String],
+    ) -> Result<Arc<Self>, TlsError> {
         let watched = vec![files.ca.clone(), files.cert.clone(), files.key.clone()];
         let files = files.clone();
+        let provider = restricted(suites)?;
         Self::new(profile, watched, move || {
             let roots = load_roots(&files.ca)?;
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
-                .build()
-                .map_err(|error| TlsError::Config(rustls::Error::General(error.to_string())))?;
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                    .build()
+                    .map_err(|error| TlsError::Config(rustls::Error::General(error.to_string())))?;
             server_config(
+                Arc::clone(&provider),
                 Some(StrongClients(verifier)),
                 &files.cert,
                 &files.key,
@@ -83,7 +99,7 @@ impl ServerTls {
     pub fn server_only(cert: &Path, key: &Path, profile: Profile) -> Result<Arc<Self>, TlsError> {
         let (cert, key) = (cert.to_owned(), key.to_owned());
         Self::new(profile, vec![cert.clone(), key.clone()], move || {
-            server_config(None, &cert, &key, profile)
+            server_config(provider(), None, &cert, &key, profile)
         })
     }
 
@@ -222,7 +238,29 @@ fn provider() -> Arc<CryptoProvider> {
     })
 }
 
+/// [`provider`] with only these of its TLS 1.2 suites; none given is all.
+fn restricted(suites: &[String]) -> Result<Arc<CryptoProvider>, TlsError> {
+    let all = provider();
+    if suites.is_empty() {
+        return Ok(all);
+    }
+    let chosen = |suite: &SupportedCipherSuite| {
+        let name = suite.suite().as_str();
+        suite.tls13().is_some() || suites.iter().any(|wanted| name == Some(wanted.as_str()))
+    };
+    let cipher_suites: Vec<_> = all.cipher_suites.iter().copied().filter(chosen).collect();
+    if cipher_suites.iter().all(|suite| suite.tls13().is_some()) {
+        let reason = "no valid ciphers provided for TLS configuration".to_owned();
+        return Err(TlsError::Config(rustls::Error::General(reason)));
+    }
+    Ok(Arc::new(CryptoProvider {
+        cipher_suites,
+        ..(*all).clone()
+    }))
+}
+
 fn server_config(
+    provider: Arc<CryptoProvider>,
     verifier: Option<StrongClients>,
     cert: &Path,
     key: &Path,
@@ -232,7 +270,7 @@ fn server_config(
         chain,
         key: key_der,
     } = load_keypair(cert, key)?;
-    let builder = ServerConfig::builder_with_provider(provider())
+    let builder = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
     let builder = match verifier {
         Some(verifier) => builder.with_client_cert_verifier(Arc::new(verifier)),
@@ -406,5 +444,32 @@ async fn watch(
         {
             tracing::error!("the check for changed TLS files panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tls12(suites: &[&str]) -> Result<Vec<String>, TlsError> {
+        let suites: Vec<String> = suites.iter().map(|suite| (*suite).to_owned()).collect();
+        let provider = restricted(&suites)?;
+        let left = provider.cipher_suites.iter();
+        assert_eq!(left.clone().filter(|s| s.tls13().is_some()).count(), 3);
+        Ok(left
+            .filter(|suite| suite.tls13().is_none())
+            .map(|suite| suite.suite().as_str().unwrap_or_default().to_owned())
+            .collect())
+    }
+
+    #[test]
+    fn tls_1_2_is_limited_to_the_suites_named() {
+        let (aes128, aes256) = (
+            "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+            "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+        );
+        assert_eq!(tls12(&[]).unwrap(), [aes256, aes128]);
+        assert_eq!(tls12(&[aes128, "unknown"]).unwrap(), [aes128]);
+        assert!(matches!(tls12(&["unknown"]), Err(TlsError::Config(_))));
     }
 }
