@@ -23,7 +23,7 @@ use crate::access::{AccessControl, Open, TokenFile, TokenFileError};
 use crate::accounts::Accounts;
 use crate::config::{Access, Config};
 use crate::front::{Door, Front, Requests};
-use crate::metrics;
+use crate::metrics::{self, Sources};
 use crate::self_metrics::{SelfMetrics, SlowConsumers};
 
 /// Subscriptions that are over and still listed one by one in the ledger; older ones are listed as their sum.
@@ -93,9 +93,10 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
     let addr = config.listen_addr;
     let server = Server::bind(addr).map_err(|source| Error::Bind { addr, source })?;
     let addr = server.local_addr();
+    let connections = server.stats();
     let listen_tls = listen_tls(&config, lifecycle)?;
     let tls = listen_tls.is_some();
-    let access = access(&config, lifecycle)?;
+    let tokens = tokens(&config, lifecycle)?;
     let client_tls = ClientTls::mutual(&config.doppler_tls).map_err(Error::DopplerTls)?;
     lifecycle.spawn(
         "client certificates",
@@ -117,12 +118,16 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
         None => None,
         Some(admin_addr) => {
             let metrics = Metrics::new();
-            metrics::observe(
-                &metrics,
-                Arc::clone(&accounts),
-                Arc::clone(&requests),
-                dopplers.clone(),
-            );
+            let sources = Sources {
+                accounts: Arc::clone(&accounts),
+                requests: Arc::clone(&requests),
+                dopplers: dopplers.clone(),
+                connections,
+                listen_tls: listen_tls.clone(),
+                doppler_tls: client_tls,
+                tokens: tokens.clone(),
+            };
+            metrics::observe(&metrics, sources);
             let ledger = Arc::clone(&accounts);
             Some(Admin::start(
                 admin_addr, metrics, ledger, readiness, lifecycle,
@@ -131,7 +136,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
     };
 
     let front = Front {
-        access,
+        access: tokens.map_or_else(|| Arc::new(Open) as Arc<dyn AccessControl>, |tokens| tokens),
         upstream: Arc::new(dopplers),
         accounts,
         requests,
@@ -178,18 +183,14 @@ fn listen_tls(config: &Config, lifecycle: &Lifecycle) -> Result<Option<Arc<Serve
     Ok(Some(tls))
 }
 
-fn access(config: &Config, lifecycle: &Lifecycle) -> Result<Arc<dyn AccessControl>, Error> {
-    match &config.access {
-        Access::None => Ok(Arc::new(Open)),
-        Access::TokenFile(path) => {
-            let tokens = TokenFile::open(path)?;
-            lifecycle.spawn(
-                "token file",
-                Arc::clone(&tokens).watch(config.reload_interval, lifecycle.token()),
-            );
-            Ok(tokens)
-        }
-    }
+fn tokens(config: &Config, lifecycle: &Lifecycle) -> Result<Option<Arc<TokenFile>>, Error> {
+    let Access::TokenFile(path) = &config.access else {
+        return Ok(None);
+    };
+    let tokens = TokenFile::open(path)?;
+    let watch = Arc::clone(&tokens).watch(config.reload_interval, lifecycle.token());
+    lifecycle.spawn("token file", watch);
+    Ok(Some(tokens))
 }
 
 async fn dopplers(config: &Config, tls: &Arc<ClientTls>, lifecycle: &Lifecycle) -> DopplerSet {

@@ -68,7 +68,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new(
         "TRAFFIC_CONTROLLER_MAX_CONNECTIONS",
         "10000",
-        "Connections held at once, those not yet upgraded included; more are closed at once and counted.",
+        "Connections held at once that are no client streams (yet); more are closed at once and counted.",
     ),
     Setting::new(
         "TRAFFIC_CONTROLLER_WRITE_BUFFER",

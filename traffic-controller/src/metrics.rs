@@ -4,37 +4,105 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use loggregator_client::DopplerSet;
+use loggregator_net::http::ConnectionStats;
+use loggregator_net::{ClientTls, ServerTls};
 use loggregator_service::metrics::{Metrics, Samples, names};
 
+use crate::access::TokenFile;
 use crate::accounts::{Accounts, Endpoint};
 use crate::front::Requests;
 use crate::relay::End;
 
+const LISTENER: &[(&str, &str)] = &[("listener", "websocket")];
+
+/// What there is to collect from.
+pub(crate) struct Sources {
+    pub(crate) accounts: Arc<Accounts>,
+    pub(crate) requests: Arc<Requests>,
+    pub(crate) dopplers: DopplerSet,
+    pub(crate) connections: Arc<ConnectionStats>,
+    pub(crate) listen_tls: Option<Arc<ServerTls>>,
+    pub(crate) doppler_tls: Arc<ClientTls>,
+    pub(crate) tokens: Option<Arc<TokenFile>>,
+}
+
 /// Lets `metrics` collect from these.
-pub(crate) fn observe(
-    metrics: &Metrics,
-    accounts: Arc<Accounts>,
-    requests: Arc<Requests>,
-    dopplers: DopplerSet,
-) {
+pub(crate) fn observe(metrics: &Metrics, sources: Sources) {
     metrics.collect(move |samples| {
-        collect_accounts(samples, &accounts);
-        for ((endpoint, status), count) in requests.counts() {
+        collect_accounts(samples, &sources.accounts);
+        for ((endpoint, status), count) in sources.requests.counts() {
             let status = status.to_string();
-            samples.counter(
-                &names::TC_REQUESTS,
-                &[("endpoint", endpoint), ("status", &status)],
-                count,
-            );
+            let labels = [("endpoint", endpoint), ("status", status.as_str())];
+            samples.counter(&names::TC_REQUESTS, &labels, count);
         }
-        let (all, up) = (dopplers.peers().len(), dopplers.connected());
+        let (all, up) = (sources.dopplers.peers().len(), sources.dopplers.connected());
+        let away = all.saturating_sub(up) as u64;
         samples.gauge_count(&names::TC_DOPPLERS, &[("state", "connected")], up as u64);
-        samples.gauge_count(
-            &names::TC_DOPPLERS,
-            &[("state", "away")],
-            all.saturating_sub(up) as u64,
-        );
+        samples.gauge_count(&names::TC_DOPPLERS, &[("state", "away")], away);
+        collect_connections(samples, &sources.connections);
+        collect_files(samples, &sources);
     });
+}
+
+fn collect_connections(samples: &mut Samples, connections: &ConnectionStats) {
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    samples.gauge_count(
+        &names::SERVER_CONNECTIONS,
+        LISTENER,
+        read(&connections.open),
+    );
+    samples.counter(
+        &names::SERVER_ACCEPTED,
+        LISTENER,
+        read(&connections.accepted),
+    );
+    samples.counter(
+        &names::SERVER_REFUSED,
+        LISTENER,
+        read(&connections.refused_over_limit),
+    );
+    samples.counter(
+        &names::SERVER_ACCEPT_ERRORS,
+        LISTENER,
+        read(&connections.accept_errors),
+    );
+    let failures = connections
+        .handshake_failures()
+        .map(|(_, count)| count)
+        .sum();
+    samples.counter(&names::SERVER_HANDSHAKE_FAILURES, LISTENER, failures);
+}
+
+fn collect_files(samples: &mut Samples, sources: &Sources) {
+    let dopplers = [("role", "dopplers")];
+    samples.counter(
+        &names::TLS_RELOADS,
+        &dopplers,
+        sources.doppler_tls.reloads(),
+    );
+    samples.counter(
+        &names::TLS_RELOAD_FAILURES,
+        &dopplers,
+        sources.doppler_tls.reload_failures(),
+    );
+    if let Some(tls) = &sources.listen_tls {
+        let listener = [("role", "listener")];
+        samples.counter(&names::TLS_RELOADS, &listener, tls.reloads());
+        samples.counter(
+            &names::TLS_RELOAD_FAILURES,
+            &listener,
+            tls.reload_failures(),
+        );
+    }
+    if let Some(tokens) = &sources.tokens {
+        let (used, unusable) = tokens.reloads();
+        samples.counter(&names::TC_TOKEN_FILE_READS, &[("outcome", "used")], used);
+        samples.counter(
+            &names::TC_TOKEN_FILE_READS,
+            &[("outcome", "unusable")],
+            unusable,
+        );
+    }
 }
 
 fn collect_accounts(samples: &mut Samples, accounts: &Accounts) {

@@ -40,7 +40,7 @@ impl End {
     /// The reason under which undelivered envelopes are booked.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Client => "client_disconnected",
+            Self::Client => "disconnected",
             Self::Protocol => "protocol_error",
             Self::TooBig => "client_message_too_big",
             Self::KeepAlive => "keep_alive_expired",

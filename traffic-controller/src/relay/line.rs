@@ -45,10 +45,16 @@ impl ClientLine {
             ),
             Err(upgraded) => match upgraded.downcast::<TokioIo<Box<TlsStream<TcpStream>>>>() {
                 Ok(parts) => (Self::Tls(parts.io.into_inner()), parts.read_buf),
-                Err(upgraded) => (
-                    Self::Other(Counted::new(TokioIo::new(upgraded))),
-                    Bytes::new(),
-                ),
+                Err(upgraded) => {
+                    debug_assert!(
+                        false,
+                        "the HTTP server hands out connections of another type"
+                    );
+                    (
+                        Self::Other(Counted::new(TokioIo::new(upgraded))),
+                        Bytes::new(),
+                    )
+                }
             },
         };
         let tcp = match &line {

@@ -318,7 +318,7 @@ async fn a_vanished_client_leaves_the_dopplers_and_what_it_did_not_get_is_counte
     assert_eq!(line.received, 100);
     // Read by the client, or in the line of 4096 bytes when it vanished.
     assert!((10..=14).contains(&line.delivered), "{}", line.delivered);
-    assert_eq!(line.dropped["client_disconnected"], 100 - line.delivered);
+    assert_eq!(line.dropped["disconnected"], 100 - line.delivered);
 }
 
 #[tokio::test]

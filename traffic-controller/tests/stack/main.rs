@@ -1,5 +1,6 @@
 //! A whole traffic controller over real ports: real WebSocket clients on one side, dopplers made for the test on the other.
 
+mod agent;
 mod answers;
 mod certs;
 mod client;

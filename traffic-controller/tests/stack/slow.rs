@@ -2,15 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use loggregator_net::{ClientTls, tls_connect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use traffic_controller::Timing;
 
 use crate::client::Ws;
-use crate::rig::Rig;
+use crate::rig::{PATIENCE, Rig};
 
 /// Connects by hand and then reads nothing.
-async fn connect_and_stall(rig: &Rig, path: &str) -> TcpStream {
+pub async fn connect_and_stall(rig: &Rig, path: &str) -> TcpStream {
     let mut io = TcpStream::connect(rig.addr()).await.unwrap();
     let request = format!(
         "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -109,4 +110,49 @@ async fn a_client_that_answers_no_ping_is_closed_with_1008() {
     let line = "loggregator_traffic_controller_closed_clients_total\
                 {endpoint=\"firehose\",reason=\"keep_alive_expired\"} 1";
     assert!(metrics.contains(line), "{metrics}");
+}
+
+/// A TLS client that reads so slowly that a batch takes many times the limit.
+#[tokio::test]
+async fn a_slow_line_under_tls_is_no_slow_consumer_and_a_stuck_one_is() {
+    let slow_after = Duration::from_millis(600);
+    let rig = Rig::with(1, |config, certs| {
+        let tls = certs.of("trafficcontroller");
+        config.listen_tls = Some((tls.cert, tls.key));
+        let drop_after = slow_after * 2;
+        config.timing = Timing {
+            slow_after,
+            drop_after,
+            ..Timing::default()
+        };
+    })
+    .await;
+    let tls = ClientTls::ca_only(&rig.certs.file("ca.crt")).unwrap();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    // So small that the kernel takes little at a time.
+    socket.set_recv_buffer_size(4096).unwrap();
+    let tcp = socket.connect(rig.addr()).await.unwrap();
+    let io = tls_connect(tcp, &tls, "trafficcontroller", PATIENCE)
+        .await
+        .unwrap();
+    let mut client = Ws::over(io, rig.addr(), "/firehose/slow", "")
+        .await
+        .unwrap();
+    let subscription = rig.doppler().of_shard("slow").await;
+    subscription.send(&[&[7; 20_000][..]; 40]);
+    let started = Instant::now();
+    for _ in 0..40 {
+        assert_eq!(client.payload().await, [7; 20_000]);
+        tokio::time::sleep(slow_after / 10).await;
+    }
+    assert!(started.elapsed() > 3 * slow_after);
+    let report = rig.ledger().await;
+    assert!(report.subscriptions[0].open, "{report:?}");
+
+    subscription.flood(&[&[7; 20_000][..]; 4]);
+    let report = rig.ledger_with_closed(1).await;
+    assert!(
+        report.subscriptions[0].dropped["slow_consumer"] > 0,
+        "{report:?}"
+    );
 }

@@ -164,6 +164,8 @@ table! {
             "Open client connections.";
         TC_SLOW_CONSUMERS: COUNTER, Connections, "loggregator_traffic_controller_slow_consumers_total", ["endpoint"],
             "Clients that were closed because they did not read.";
+        TC_TOKEN_FILE_READS: COUNTER, Count, "loggregator_traffic_controller_token_file_reads_total", ["outcome"],
+            "Times that a changed token file was taken over (used) or could not be and the tokens of before stayed (unusable).";
         TC_CLOSED: COUNTER, Connections, "loggregator_traffic_controller_closed_clients_total", ["endpoint", "reason"],
             "Client connections that ended, by reason.";
         TC_REQUESTS: COUNTER, Count, "loggregator_traffic_controller_requests_total", ["endpoint", "status"],
