@@ -94,7 +94,7 @@ type SetChange = Pin<Box<dyn Future<Output = Option<watch::Receiver<Peers>>> + S
 
 enum State {
     Opening(Opening),
-    Open(Messages),
+    Open(Box<Messages>),
     Waiting(Pin<Box<Sleep>>),
 }
 
@@ -298,7 +298,7 @@ impl Merge {
             State::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
                 Ok(messages) => {
                     call.opened = Instant::now();
-                    call.state = State::Open(messages);
+                    call.state = State::Open(Box::new(messages));
                     return Poll::Ready(None);
                 }
                 Err(status) => status,

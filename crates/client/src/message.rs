@@ -37,6 +37,15 @@ pub fn counter_total(name: &str, total: u64) -> EnvelopeBuilder {
     }))
 }
 
+/// A counter with both its delta and its total, as somebody else counted them.
+pub fn counter_both(name: &str, delta: u64, total: u64) -> EnvelopeBuilder {
+    EnvelopeBuilder::new(Message::Counter(v2::Counter {
+        name: name.to_owned(),
+        delta,
+        total,
+    }))
+}
+
 /// Values measured together: name, value, unit. Of entries with equal names the last one counts.
 pub fn gauge<'a>(metrics: impl IntoIterator<Item = (&'a str, f64, &'a str)>) -> EnvelopeBuilder {
     let metrics = metrics
@@ -60,6 +69,15 @@ pub fn timer(name: &str, start: SystemTime, stop: SystemTime) -> EnvelopeBuilder
         name: name.to_owned(),
         start: nanos(start),
         stop: nanos(stop),
+    }))
+}
+
+/// As [`timer`], in nanoseconds since 1970.
+pub fn timer_nanos(name: &str, start: i64, stop: i64) -> EnvelopeBuilder {
+    EnvelopeBuilder::new(Message::Timer(v2::Timer {
+        name: name.to_owned(),
+        start,
+        stop,
     }))
 }
 

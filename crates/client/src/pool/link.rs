@@ -102,7 +102,7 @@ struct Stream<'a> {
 
 impl Stream<'_> {
     /// Sends until the stream breaks or shall end.
-    async fn pump(&self, mut sender: ClientSender, response: PendingResponse) -> End {
+    async fn pump(&self, sender: ClientSender, response: PendingResponse) -> End {
         let mut ended = pin!(response.wait());
         let mut sent = None;
         loop {

@@ -44,6 +44,8 @@ pub struct Counts {
     pub received: u64,
     /// Envelopes that its connection took.
     pub delivered: u64,
+    /// Their bytes.
+    pub delivered_bytes: u64,
     /// Envelopes that were dropped, per reason.
     pub dropped: BTreeMap<DropReason, u64>,
     /// Envelopes that went to another doppler instead, because this one left or did not answer.
@@ -70,6 +72,7 @@ impl Counts {
     pub fn add(&mut self, other: &Counts) {
         self.received += other.received;
         self.delivered += other.delivered;
+        self.delivered_bytes += other.delivered_bytes;
         self.moved += other.moved;
         self.in_doubt += other.in_doubt;
         self.reconnects += other.reconnects;

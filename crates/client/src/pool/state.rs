@@ -188,6 +188,7 @@ impl State {
         link.wake.notify_one();
         if delivered {
             link.counts.delivered += u64::from(envelopes);
+            link.counts.delivered_bytes += bytes as u64;
             link.recent.push_back((envelopes, bytes));
             link.recent_bytes += bytes;
             while link.recent_bytes > in_doubt && link.recent.len() > 1 {

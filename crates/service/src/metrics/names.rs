@@ -108,8 +108,16 @@ table! {
             "Bytes that may wait for a doppler before the oldest are dropped.";
         AGENT_COUNTER_SERIES: GAUGE, Count, "loggregator_agent_counter_series", [],
             "Counters whose totals are kept.";
-        AGENT_COUNTER_RESETS: COUNTER, Count, "loggregator_agent_counter_table_resets_total", [],
-            "Times that the table of counter totals was full and emptied: all totals started over.";
+        AGENT_COUNTER_EVICTIONS: COUNTER, Count, "loggregator_agent_counter_evictions_total", [],
+            "Counters that were forgotten because the table of totals was full: their totals start over.";
+        AGENT_IN_DOUBT: COUNTER, Envelopes, "loggregator_agent_in_doubt_envelopes_total", [],
+            "Envelopes that may have been lost with a broken connection to a doppler: an upper bound.";
+        AGENT_MOVED: COUNTER, Envelopes, "loggregator_agent_moved_envelopes_total", [],
+            "Envelopes that went to another doppler because theirs left or did not answer.";
+        AGENT_KERNEL_DROPS: COUNTER, Count, "loggregator_agent_kernel_dropped_datagrams_total", ["input"],
+            "Datagrams that the kernel dropped because the socket's receive buffer was full.";
+        AGENT_LINES: COUNTER, Count, "loggregator_agent_unusual_lines_total", ["kind"],
+            "Lines and syslog messages that were split, truncated, or left out because they were blank.";
         AGENT_DOPPLERS: GAUGE, Connections, "loggregator_agent_dopplers", ["state"],
             "Dopplers known, by state: connected, away.";
         AGENT_FILES: GAUGE, Count, "loggregator_agent_followed_files", [],
