@@ -1,8 +1,12 @@
 //! The command line as a whole; each command's own options stand in its module.
 
+use crate::component::{self, ComponentArgs};
 use crate::exit;
 use crate::output::ColorArg;
 use clap::{Parser, Subcommand};
+use doppler::DopplerArgs;
+use loggregator_agent::AgentArgs;
+use traffic_controller::TrafficControllerArgs;
 
 /// A Loggregator-compatible firehose: logs and metrics of many emitters, delivered to many readers.
 #[derive(Debug, Parser)]
@@ -47,11 +51,14 @@ pub enum Command {
     /// Show what each component received, delivered and dropped
     Status(crate::status::StatusArgs),
     /// Run an agent: takes envelopes, lines and syslog on this machine, sends them to dopplers
-    Agent(crate::component::Flags<crate::component::Agent>),
+    #[command(after_help = component::AGENT_EXAMPLES)]
+    Agent(Box<ComponentArgs<AgentArgs>>),
     /// Run a doppler: keeps recent envelopes in memory, serves them to readers
-    Doppler(crate::component::Flags<crate::component::Doppler>),
+    #[command(after_help = component::DOPPLER_EXAMPLES)]
+    Doppler(Box<ComponentArgs<DopplerArgs>>),
     /// Run a traffic controller: WebSockets for people and nozzles
-    TrafficController(crate::component::Flags<crate::component::TrafficController>),
+    #[command(after_help = component::TRAFFIC_CONTROLLER_EXAMPLES)]
+    TrafficController(Box<ComponentArgs<TrafficControllerArgs>>),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  loggregator completions bash > ~/.local/share/bash-completion/completions/loggregator")]
     Completions {

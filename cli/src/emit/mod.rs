@@ -97,7 +97,7 @@ pub async fn run(args: EmitArgs) -> Result<Exit> {
 async fn send_lines(args: &EmitArgs, sender: &mut Sender) -> (Result<()>, bool) {
     let mut lines = Lines::new(tokio::io::stdin());
     let mut pace = Pace::new(args.rate);
-    let stop = crate::up::stop_signal();
+    let stop = crate::signal::stop();
     tokio::pin!(stop);
     loop {
         let batch = tokio::select! {

@@ -25,12 +25,12 @@ impl Loss {
         let tag = |name: &str| envelope.tag(name).filter(|value| !value.is_empty()).map(|value| value.into_owned());
         match counter.name {
             "dropped" => {
-                let reason = tag("reason")?;
-                (tag("direction").as_deref() == Some("egress") && envelope.tag("shard_id").is_some()).then_some(())?;
-                Some(Self { envelopes: counter.delta, source: tag("dropped_source_id"), reason: Some(reason) })
+                let reason = Some(tag("reason")?);
+                let egress = tag("direction").as_deref() == Some("egress");
+                egress.then(|| Self { envelopes: counter.delta, source: tag("dropped_source_id"), reason })
             }
             "TruncatingBuffer.DroppedMessages" => {
-                Some(Self { envelopes: counter.delta, source: tag("app_id"), reason: None })
+                Some(Self { envelopes: counter.delta, source: tag("app_id"), reason: tag("reason") })
             }
             _ => None,
         }
@@ -39,7 +39,11 @@ impl Loss {
     /// The line.
     pub fn line(&self) -> String {
         let of = self.source.as_deref().map(|source| format!(" of {source}")).unwrap_or_default();
-        let why = self.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        let why = match self.reason.as_deref() {
+            Some("slow_consumer") => ": this reader was too slow".to_owned(),
+            Some(reason) => format!(" ({reason})"),
+            None => String::new(),
+        };
         let were = if self.envelopes == 1 { "was" } else { "were" };
         format!("{}{of} {were} lost before this point{why}", count(self.envelopes, "envelope"))
     }
@@ -61,12 +65,13 @@ mod tests {
             .tag("origin", "loggregator.doppler")
             .tag("direction", "egress")
             .tag("reason", "lapped")
-            .tag("shard_id", "")
     }
 
     #[test]
     fn a_notice_becomes_a_line_with_the_number() {
         assert_eq!(loss(notice()).unwrap().line(), "1,234 envelopes were lost before this point (lapped)");
+        let slow = loss(notice().tag("reason", "slow_consumer")).unwrap();
+        assert!(slow.line().ends_with("before this point: this reader was too slow"));
         let named = loss(notice().tag("dropped_source_id", "web-shop")).unwrap();
         assert_eq!(named.line(), "1,234 envelopes of web-shop were lost before this point (lapped)");
         let v1 = message::counter("TruncatingBuffer.DroppedMessages", 1).tag("origin", "doppler").tag("app_id", "a");

@@ -217,7 +217,7 @@ impl Session {
 /// us is not ours to drain.
 fn end_on_signal() {
     tokio::spawn(async {
-        crate::up::stop_signal().await;
+        crate::signal::stop().await;
         std::process::exit(Exit::Interrupted as i32);
     });
 }

@@ -2,7 +2,20 @@
 
 use crate::view::{count, thousands, write_bytes};
 use loggregator_service::ledger::Report;
+use std::io::Write as _;
 use std::time::Duration;
+
+/// Erases the line.
+pub const CLEAR: &str = "\r\x1b[2K";
+
+/// Puts `line` where the last one was. Wrapping is off for the moment, so that a narrow window cuts the line instead of
+/// breaking it, and the cursor goes back to its start, where a log line would begin.
+pub fn rewrite(line: &str) {
+    let mut err = std::io::stderr().lock();
+    let text = format!("{CLEAR}\x1b[?7l{line}\x1b[?7h\r");
+    // Without a terminal there is nobody to show it to.
+    let _: std::io::Result<()> = err.write_all(text.as_bytes()).and_then(|()| err.flush());
+}
 
 /// What the dopplers have seen since they started, summed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,6 +48,11 @@ impl Totals {
             }
         }
         totals
+    }
+
+    /// Envelopes taken in.
+    pub fn received(&self) -> u64 {
+        self.received
     }
 
     /// The line: rates over the time since `before`, and what was lost since the start.

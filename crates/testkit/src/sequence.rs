@@ -66,7 +66,7 @@ impl Checker {
             if let Some(number) = envelope.log().and_then(|log| number(log.payload)) {
                 self.line(frame.source_id(entry), number);
             } else if let Some(counter) = envelope.counter().filter(|counter| {
-                counter.name == "dropped" && envelope.tag("shard_id").is_some()
+                counter.name == "dropped" && envelope.tag("reason").is_some()
                     || counter.name == "TruncatingBuffer.DroppedMessages"
             }) {
                 self.told_lost += counter.delta;

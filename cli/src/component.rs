@@ -1,0 +1,133 @@
+//! One component as a process of its own: `agent`, `doppler`, `traffic-controller`.
+//!
+//! Settings come from flags and from the variables that the flags name; everything that is wrong with them is told at
+//! once, before a port is bound. The first SIGTERM or Ctrl-C drains, the second cuts the drain short.
+//!
+//! Exit codes: 0 after an orderly stop, 64 for unusable settings, 70 when the component failed, 75 when the drain was
+//! cut short and something was lost.
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+use loggregator_service::config::{Errors, ProcessEnv};
+use loggregator_service::{Lifecycle, logging};
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// A component's own flags, and those of its process.
+#[derive(Debug, Clone, Args)]
+pub struct ComponentArgs<A: Args> {
+    #[command(flatten)]
+    stage: A,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// What a component's process writes to standard error.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Process log")]
+struct LogArgs {
+    /// What to log: `error`, `warn`, `info`, `debug`, or per module as in `warn,doppler=debug`
+    #[arg(long, value_name = "FILTER", env = "LOG_LEVEL", default_value = "info")]
+    log_level: String,
+    /// Shape of a line
+    #[arg(long, value_enum, value_name = "FORMAT", env = "LOG_FORMAT", default_value_t)]
+    log_format: LogFormat,
+}
+
+/// Shape of a log line.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+pub const AGENT_EXAMPLES: &str = "\
+Example:
+  loggregator agent --dopplers 10.0.0.5:8082,10.0.0.6:8082 --ca-file ca.crt --cert-file metron.crt --key-file metron.key";
+
+pub const DOPPLER_EXAMPLES: &str = "\
+Example:
+  loggregator doppler --ca-file ca.crt --cert-file doppler.crt --key-file doppler.key --log-bytes 512MiB \\
+                      --admin-addr 127.0.0.1:14825";
+
+pub const TRAFFIC_CONTROLLER_EXAMPLES: &str = "\
+Example:
+  loggregator traffic-controller --dopplers doppler.internal:8082 --ca-file ca.crt --cert-file tc.crt --key-file tc.key \\
+                                 --listen-cert-file web.crt --listen-key-file web.key --token-file tokens";
+
+/// Runs a doppler until it is told to stop.
+///
+/// # Errors
+/// When it cannot start.
+pub fn doppler(args: ComponentArgs<doppler::DopplerArgs>) -> Result<ExitCode> {
+    let config = match args.stage.config(ProcessEnv) {
+        Ok(config) => config,
+        Err(errors) => return Ok(refuse(&errors)),
+    };
+    let (workers, drain) = (config.workers, config.drain_timeout);
+    run(&args.log, workers, drain, async |lifecycle| {
+        doppler::start(config, lifecycle).context("cannot start the doppler").map(drop)
+    })
+}
+
+/// Runs an agent until it is told to stop.
+///
+/// # Errors
+/// When it cannot start.
+pub fn agent(args: ComponentArgs<loggregator_agent::AgentArgs>) -> Result<ExitCode> {
+    let config = match args.stage.config(ProcessEnv) {
+        Ok(config) => config,
+        Err(errors) => return Ok(refuse(&errors)),
+    };
+    run(&args.log, None, DRAIN, async |lifecycle| {
+        loggregator_agent::start(config, lifecycle).await.context("cannot start the agent").map(drop)
+    })
+}
+
+/// Runs a traffic controller until it is told to stop.
+///
+/// # Errors
+/// When it cannot start.
+pub fn traffic_controller(args: ComponentArgs<traffic_controller::TrafficControllerArgs>) -> Result<ExitCode> {
+    let config = match args.stage.config(ProcessEnv) {
+        Ok(config) => config,
+        Err(errors) => return Ok(refuse(&errors)),
+    };
+    run(&args.log, None, DRAIN, async |lifecycle| {
+        traffic_controller::start(config, lifecycle).await.context("cannot start the traffic controller").map(drop)
+    })
+}
+
+/// How long a stop may take where the component has no setting of its own.
+const DRAIN: Duration = Duration::from_secs(10);
+
+fn refuse(errors: &Errors) -> ExitCode {
+    crate::output::tell(&format!("error: {errors}\nEvery flag and its variable is listed by `--help`."));
+    errors.exit_code()
+}
+
+fn run<F>(log: &LogArgs, workers: Option<NonZeroUsize>, drain: Duration, start: F) -> Result<ExitCode>
+where
+    F: AsyncFnOnce(&Lifecycle) -> Result<()>,
+{
+    let format = match log.log_format {
+        LogFormat::Text => logging::Format::Text { color: crate::output::ColorArg::Auto.stderr().is_on() },
+        LogFormat::Json => logging::Format::Json,
+    };
+    let _guard = logging::init(&logging::Config { format, filter: log.log_level.clone(), ..logging::Config::default() })?;
+    block_on(workers, async {
+        let lifecycle = Lifecycle::new();
+        lifecycle.watch_signals().context("cannot watch for signals")?;
+        start(&lifecycle).await?;
+        Ok(lifecycle.run(drain).await)
+    })
+}
+
+fn block_on<T>(workers: Option<NonZeroUsize>, future: impl Future<Output = Result<T>>) -> Result<T> {
+    crate::runtime(workers.map(NonZeroUsize::get))?.block_on(future)
+}

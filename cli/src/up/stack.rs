@@ -1,0 +1,176 @@
+//! The components of `up`: started back to front, drained front to back.
+
+use super::live::Totals;
+use super::plan::Plan;
+use crate::state::{AgentEndpoints, DopplerEndpoints, Endpoints, TrafficControllerEndpoints};
+use crate::view::count;
+use anyhow::{Context as _, Result};
+use loggregator_service::Lifecycle;
+use loggregator_service::ledger::{Report, Subscription};
+use std::net::SocketAddr;
+
+/// Everything that runs.
+pub struct Stack {
+    agent: loggregator_agent::Running,
+    dopplers: Vec<doppler::Running>,
+    web: traffic_controller::Running,
+}
+
+impl Stack {
+    /// Starts the dopplers, then what reads from them, then what sends to them.
+    ///
+    /// # Errors
+    /// When a component cannot start; those that did run on until the lifecycle is shut down.
+    pub async fn start(plan: &Plan, lifecycle: &Lifecycle) -> Result<Self> {
+        // Stages drain in the order in which they were made: along the data path, so that what is on its way arrives.
+        let agent_stage = lifecycle.stage("agent");
+        let doppler_stages: Vec<_> = (1..=plan.dopplers.len()).map(|n| lifecycle.stage(&format!("doppler-{n}"))).collect();
+        let web_stage = lifecycle.stage("traffic-controller");
+
+        let mut dopplers = Vec::new();
+        for ((grpc, admin), stage) in plan.dopplers.iter().zip(&doppler_stages) {
+            let config = doppler::Config {
+                grpc_addr: grpc.addr,
+                admin_addr: Some(admin.addr),
+                tls: plan.tls(&plan.pki.doppler),
+                log_bytes: plan.log_bytes,
+                resume_grace: plan.resume_grace,
+                drain_timeout: plan.drain_timeout,
+                ..doppler::Config::default()
+            };
+            dopplers.push(doppler::start(config, stage).context("cannot start a doppler")?);
+        }
+        let web = traffic_controller::start(web_config(plan), &web_stage)
+            .await
+            .context("cannot start the traffic controller")?;
+        let agent = loggregator_agent::start(agent_config(plan), &agent_stage).await.context("cannot start the agent")?;
+        Ok(Self { agent, dopplers, web })
+    }
+
+    /// The addresses as they are.
+    pub fn endpoints(&self, plan: &Plan) -> Endpoints {
+        let admin = |addr: Option<SocketAddr>| addr.map(|addr| format!("http://{addr}")).unwrap_or_default();
+        let text = |addr: Option<SocketAddr>| addr.map(|addr| addr.to_string());
+        Endpoints {
+            version: Endpoints::VERSION,
+            pid: std::process::id(),
+            agent: AgentEndpoints {
+                grpc: self.agent.grpc_addr.to_string(),
+                udp: text(self.agent.udp_addr),
+                syslog_udp: text(self.agent.syslog_udp_addr),
+                syslog_tcp: text(self.agent.syslog_tcp_addr),
+                admin: admin(self.agent.admin_addr),
+            },
+            doppler: self
+                .dopplers
+                .iter()
+                .map(|doppler| DopplerEndpoints { grpc: doppler.grpc_addr.to_string(), admin: admin(doppler.admin_addr) })
+                .collect(),
+            traffic_controller: TrafficControllerEndpoints {
+                url: format!("{}://{}", if self.web.tls { "wss" } else { "ws" }, self.web.addr),
+                admin: admin(self.web.admin_addr),
+            },
+            ca_file: plan.pki.ca.clone(),
+            client_cert_file: plan.pki.client.cert.clone(),
+            client_key_file: plan.pki.client.key.clone(),
+            token_file: plan.token_file.clone(),
+        }
+    }
+
+    /// The dopplers' ledgers: what everybody's envelopes went through.
+    pub fn reports(&self) -> Vec<Report> {
+        self.dopplers.iter().map(doppler::Running::report).collect()
+    }
+
+    /// The numbers of the live line.
+    pub fn totals(&self) -> Totals {
+        Totals::of(&self.reports())
+    }
+
+    /// What the drain did not bring to a reader that was there when it began.
+    pub fn undelivered(&self, before: &[Report]) -> Vec<String> {
+        before.iter().zip(self.reports()).flat_map(|(before, after)| undelivered(before, &after)).collect()
+    }
+}
+
+fn undelivered(before: &Report, after: &Report) -> Vec<String> {
+    let lost_earlier = |this: &Subscription| {
+        before
+            .subscriptions
+            .iter()
+            .find(|other| (&other.id, &other.peer, &other.selector) == (&this.id, &this.peer, &this.selector))
+            .map_or(0, Subscription::dropped_total)
+    };
+    after
+        .subscriptions
+        .iter()
+        .filter_map(|this| {
+            let left = this.pending + this.dropped_total().saturating_sub(lost_earlier(this));
+            let name = if this.id.is_empty() { &this.selector } else { &this.id };
+            (left > 0).then(|| format!("not delivered: {} for {name} ({}, {})", count(left, "envelope"), this.api, this.peer))
+        })
+        .collect()
+}
+
+fn agent_config(plan: &Plan) -> loggregator_agent::Config {
+    let mut inputs: Vec<_> = plan
+        .follow
+        .iter()
+        .map(|follow| loggregator_agent::Input::follow(follow.path.clone(), &follow.source_id))
+        .collect();
+    inputs.extend(plan.stdin.as_deref().map(loggregator_agent::Input::stdin));
+    loggregator_agent::Config {
+        grpc_addr: plan.agent_grpc.addr,
+        udp_addr: Some(plan.agent_udp.addr),
+        syslog_udp: plan.syslog_udp.map(|choice| choice.addr),
+        syslog_tcp: plan.syslog_tcp.map(|choice| choice.addr),
+        admin_addr: Some(plan.agent_admin.addr),
+        tls: plan.tls(&plan.pki.agent),
+        dopplers: plan.doppler_addrs(),
+        tags: plan.tags.clone(),
+        inputs,
+        ..loggregator_agent::Config::default()
+    }
+}
+
+fn web_config(plan: &Plan) -> traffic_controller::Config {
+    let identity = &plan.pki.traffic_controller;
+    traffic_controller::Config {
+        listen_addr: plan.web.addr,
+        listen_tls: Some((identity.cert.clone(), identity.key.clone())),
+        dopplers: plan.doppler_addrs(),
+        doppler_tls: plan.tls(identity),
+        access: traffic_controller::Access::TokenFile(plan.grants_file.clone()),
+        admin_addr: Some(plan.web_admin.addr),
+        agent_addr: Some(plan.agent_grpc.addr.to_string()),
+        ..traffic_controller::Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(pending: u64, dropped: u64) -> Report {
+        Report {
+            subscriptions: vec![Subscription {
+                id: "nozzle".to_owned(),
+                api: "v2".to_owned(),
+                peer: "127.0.0.1:5".to_owned(),
+                pending,
+                dropped: [("disconnected".to_owned(), dropped)].into(),
+                ..Subscription::default()
+            }],
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn only_what_the_drain_left_is_reported() {
+        assert!(undelivered(&report(40, 3), &report(0, 3)).is_empty());
+        assert_eq!(
+            undelivered(&report(40, 3), &report(2, 8)),
+            ["not delivered: 7 envelopes for nozzle (v2, 127.0.0.1:5)"]
+        );
+    }
+}
