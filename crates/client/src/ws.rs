@@ -200,7 +200,7 @@ pub enum WsEvent {
     },
 }
 
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl Io for TcpStream {}
 impl Io for TlsStream<TcpStream> {}
 
