@@ -13,7 +13,6 @@ use traffic_controller::TrafficControllerArgs;
 #[command(
     name = "loggregator",
     version,
-    about,
     arg_required_else_help = true,
     propagate_version = true,
     disable_help_subcommand = true,

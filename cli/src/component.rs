@@ -29,10 +29,10 @@ pub struct ComponentArgs<A: Args> {
 #[command(next_help_heading = "Process log")]
 struct LogArgs {
     /// What to log: `error`, `warn`, `info`, `debug`, or per module as in `warn,doppler=debug`
-    #[arg(long, value_name = "FILTER", env = "LOG_LEVEL", default_value = "info")]
+    #[arg(long, value_name = "FILTER", env = "LOG_LEVEL", hide_env_values = true, default_value = "info")]
     log_level: String,
     /// Shape of a line
-    #[arg(long, value_enum, value_name = "FORMAT", env = "LOG_FORMAT", default_value_t)]
+    #[arg(long, value_enum, value_name = "FORMAT", env = "LOG_FORMAT", hide_env_values = true, default_value_t)]
     log_format: LogFormat,
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 #[command(next_help_heading = "Where")]
 pub struct StateArgs {
     /// State folder of the running `up` [default: $XDG_STATE_HOME/loggregator or ~/.local/state/loggregator]
-    #[arg(long, value_name = "DIR", env = "LOGGREGATOR_STATE_DIR", global = false)]
+    #[arg(long, value_name = "DIR", env = "LOGGREGATOR_STATE_DIR", hide_env_values = true)]
     pub state_dir: Option<PathBuf>,
 }
 

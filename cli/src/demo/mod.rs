@@ -20,6 +20,7 @@ use origin::Origin;
 use std::time::Duration;
 
 /// Source ids of the demo apps, in the order in which the banner names them.
+#[cfg(test)]
 pub const SOURCES: [&str; 3] = ["web-shop", "order-worker", "flaky-api"];
 
 /// Something that emits now and then.

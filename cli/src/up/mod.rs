@@ -58,7 +58,7 @@ pub struct UpArgs {
     #[arg(long, help_heading = "Inputs")]
     no_syslog: bool,
     /// What to log to standard error, for instance `info` or `warn,doppler=debug`
-    #[arg(long, value_name = "FILTER", env = "LOG_LEVEL", default_value = "warn", help_heading = "Display")]
+    #[arg(long, value_name = "FILTER", env = "LOG_LEVEL", hide_env_values = true, default_value = "warn", help_heading = "Display")]
     log_level: String,
 }
 

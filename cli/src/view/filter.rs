@@ -43,13 +43,14 @@ impl From<KindName> for Kind {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Filters (all must hold; of one option given several times, any)")]
 pub struct FilterArgs {
-    /// Only these kinds of envelope [default: all]
+    /// Only these kinds of envelope: log, counter, gauge, timer, event [default: all]
     #[arg(
         long,
         short = 'k',
         value_name = "KIND",
         value_enum,
-        value_delimiter = ','
+        value_delimiter = ',',
+        hide_possible_values = true
     )]
     pub kind: Vec<KindName>,
     /// Only these instances of a source, for instance `0`

@@ -7,7 +7,7 @@ mod text;
 mod units;
 
 pub use clock::{LocalTime, Stamp};
-pub use filter::{Filter, FilterArgs, KindName, is_glob, source_set};
+pub use filter::{Filter, FilterArgs, is_glob, source_set};
 pub use paint::{Paint, Palette};
 pub use text::Text;
 pub use units::{count, thousands, write_bytes};
