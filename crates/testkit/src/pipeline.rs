@@ -291,12 +291,13 @@ impl Pipeline {
     /// # Errors
     /// When a component does not answer.
     pub async fn reports(&self) -> Result<Vec<Report>> {
-        let mut reports = Vec::new();
-        let dopplers = self.dopplers.iter().filter(|part| part.is_up()).map(Part::admin_addr);
+        let dopplers = self.dopplers.iter().map(|part| (part.is_up(), part.admin_addr()));
         let others = [(self.agent.is_up(), self.agent.admin_addr()), (self.web.is_up(), self.web.admin_addr())];
-        let others = others.into_iter().filter(|(up, _)| *up).map(|(_, addr)| addr);
-        for addr in dopplers.chain(others) {
-            reports.push(fetch(addr.context("an admin address")?).await?);
+        let mut reports = Vec::new();
+        for (up, addr) in dopplers.chain(others) {
+            if let Some(addr) = addr.filter(|_| up) {
+                reports.push(fetch(addr).await?);
+            }
         }
         Ok(reports)
     }
