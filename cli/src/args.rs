@@ -22,7 +22,15 @@ use traffic_controller::TrafficControllerArgs;
 )]
 pub struct Cli {
     /// When to use colours
-    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t, hide_possible_values = true, help_heading = "Display")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        hide_possible_values = true,
+        help_heading = "Display"
+    )]
     pub color: ColorArg,
     #[command(subcommand)]
     pub command: Command,
@@ -59,7 +67,9 @@ pub enum Command {
     #[command(after_help = component::TRAFFIC_CONTROLLER_EXAMPLES)]
     TrafficController(Box<ComponentArgs<TrafficControllerArgs>>),
     /// Print a completion script for a shell
-    #[command(after_help = "Example:\n  loggregator completions bash > ~/.local/share/bash-completion/completions/loggregator")]
+    #[command(
+        after_help = "Example:\n  loggregator completions bash > ~/.local/share/bash-completion/completions/loggregator"
+    )]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -78,7 +88,11 @@ mod tests {
         command.clone().debug_assert();
         for sub in command.get_subcommands() {
             let help = sub.clone().render_long_help().to_string();
-            assert!(help.contains("Example"), "{} has no example", sub.get_name());
+            assert!(
+                help.contains("Example"),
+                "{} has no example",
+                sub.get_name()
+            );
         }
     }
 }

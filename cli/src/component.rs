@@ -29,10 +29,23 @@ pub struct ComponentArgs<A: Args> {
 #[command(next_help_heading = "Process log")]
 struct LogArgs {
     /// What to log: `error`, `warn`, `info`, `debug`, or per module as in `warn,doppler=debug`
-    #[arg(long, value_name = "FILTER", env = "LOG_LEVEL", hide_env_values = true, default_value = "info")]
+    #[arg(
+        long,
+        value_name = "FILTER",
+        env = "LOG_LEVEL",
+        hide_env_values = true,
+        default_value = "info"
+    )]
     log_level: String,
     /// Shape of a line
-    #[arg(long, value_enum, value_name = "FORMAT", env = "LOG_FORMAT", hide_env_values = true, default_value_t)]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        env = "LOG_FORMAT",
+        hide_env_values = true,
+        default_value_t
+    )]
     log_format: LogFormat,
 }
 
@@ -71,7 +84,9 @@ pub fn doppler(args: ComponentArgs<doppler::DopplerArgs>) -> Result<ExitCode> {
     };
     let (workers, drain) = (config.workers, config.drain_timeout);
     run(&args.log, workers, drain, async |lifecycle| {
-        doppler::start(config, lifecycle).context("cannot start the doppler").map(drop)
+        doppler::start(config, lifecycle)
+            .context("cannot start the doppler")
+            .map(drop)
     })
 }
 
@@ -85,7 +100,10 @@ pub fn agent(args: ComponentArgs<loggregator_agent::AgentArgs>) -> Result<ExitCo
         Err(errors) => return Ok(refuse(&errors)),
     };
     run(&args.log, None, DRAIN, async |lifecycle| {
-        loggregator_agent::start(config, lifecycle).await.context("cannot start the agent").map(drop)
+        loggregator_agent::start(config, lifecycle)
+            .await
+            .context("cannot start the agent")
+            .map(drop)
     })
 }
 
@@ -93,13 +111,18 @@ pub fn agent(args: ComponentArgs<loggregator_agent::AgentArgs>) -> Result<ExitCo
 ///
 /// # Errors
 /// When it cannot start.
-pub fn traffic_controller(args: ComponentArgs<traffic_controller::TrafficControllerArgs>) -> Result<ExitCode> {
+pub fn traffic_controller(
+    args: ComponentArgs<traffic_controller::TrafficControllerArgs>,
+) -> Result<ExitCode> {
     let config = match args.stage.config(ProcessEnv) {
         Ok(config) => config,
         Err(errors) => return Ok(refuse(&errors)),
     };
     run(&args.log, None, DRAIN, async |lifecycle| {
-        traffic_controller::start(config, lifecycle).await.context("cannot start the traffic controller").map(drop)
+        traffic_controller::start(config, lifecycle)
+            .await
+            .context("cannot start the traffic controller")
+            .map(drop)
     })
 }
 
@@ -107,27 +130,45 @@ pub fn traffic_controller(args: ComponentArgs<traffic_controller::TrafficControl
 const DRAIN: Duration = Duration::from_secs(10);
 
 fn refuse(errors: &Errors) -> ExitCode {
-    crate::output::tell(&format!("error: {errors}\nEvery flag and its variable is listed by `--help`."));
+    crate::output::tell(&format!(
+        "error: {errors}\nEvery flag and its variable is listed by `--help`."
+    ));
     errors.exit_code()
 }
 
-fn run<F>(log: &LogArgs, workers: Option<NonZeroUsize>, drain: Duration, start: F) -> Result<ExitCode>
+fn run<F>(
+    log: &LogArgs,
+    workers: Option<NonZeroUsize>,
+    drain: Duration,
+    start: F,
+) -> Result<ExitCode>
 where
     F: AsyncFnOnce(&Lifecycle) -> Result<()>,
 {
     let format = match log.log_format {
-        LogFormat::Text => logging::Format::Text { color: crate::output::ColorArg::Auto.stderr().is_on() },
+        LogFormat::Text => logging::Format::Text {
+            color: crate::output::ColorArg::Auto.stderr().is_on(),
+        },
         LogFormat::Json => logging::Format::Json,
     };
-    let _guard = logging::init(&logging::Config { format, filter: log.log_level.clone(), ..logging::Config::default() })?;
+    let _guard = logging::init(&logging::Config {
+        format,
+        filter: log.log_level.clone(),
+        ..logging::Config::default()
+    })?;
     block_on(workers, async {
         let lifecycle = Lifecycle::new();
-        lifecycle.watch_signals().context("cannot watch for signals")?;
+        lifecycle
+            .watch_signals()
+            .context("cannot watch for signals")?;
         start(&lifecycle).await?;
         Ok(lifecycle.run(drain).await)
     })
 }
 
-fn block_on<T>(workers: Option<NonZeroUsize>, future: impl Future<Output = Result<T>>) -> Result<T> {
+fn block_on<T>(
+    workers: Option<NonZeroUsize>,
+    future: impl Future<Output = Result<T>>,
+) -> Result<T> {
     crate::runtime(workers.map(NonZeroUsize::get))?.block_on(future)
 }

@@ -49,7 +49,9 @@ fn run(cli: Cli, zone: view::LocalTime) -> anyhow::Result<ExitCode> {
         Command::TrafficController(args) => return component::traffic_controller(*args),
         Command::Up(args) => runtime(None)?.block_on(up::run(*args, color)),
         Command::Tail(args) => runtime(Some(2))?.block_on(tail::run_tail(args, color, zone)),
-        Command::Firehose(args) => runtime(Some(2))?.block_on(tail::run_firehose(args, color, zone)),
+        Command::Firehose(args) => {
+            runtime(Some(2))?.block_on(tail::run_firehose(args, color, zone))
+        }
         Command::Emit(args) => runtime(Some(1))?.block_on(emit::run(args)),
         Command::Status(args) => runtime(Some(1))?.block_on(status::run(args)),
         Command::Completions { shell } => {

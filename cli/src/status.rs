@@ -49,18 +49,29 @@ pub async fn run(args: StatusArgs) -> Result<Exit> {
     let bases = if args.url.is_empty() {
         let endpoints = args.state.dir().endpoints()?;
         let dopplers = endpoints.doppler.into_iter().map(|doppler| doppler.admin);
-        std::iter::once(endpoints.agent.admin).chain(dopplers).chain([endpoints.traffic_controller.admin]).collect()
+        std::iter::once(endpoints.agent.admin)
+            .chain(dopplers)
+            .chain([endpoints.traffic_controller.admin])
+            .collect()
     } else {
         args.url.clone()
     };
     let (reports, unreachable) = collect(&bases).await;
     if reports.is_empty() {
-        return Err(Coded::new(Exit::Unreachable, format!("no component answers:\n{}", unreachable.join("\n"))));
+        return Err(Coded::new(
+            Exit::Unreachable,
+            format!("no component answers:\n{}", unreachable.join("\n")),
+        ));
     }
     let balanced = reports.iter().all(Report::balanced);
     if args.json {
-        let status = Status { balanced, components: &reports, unreachable: &unreachable };
-        let mut text = serde_json::to_vec_pretty(&status).context("cannot write the ledger as JSON")?;
+        let status = Status {
+            balanced,
+            components: &reports,
+            unreachable: &unreachable,
+        };
+        let mut text =
+            serde_json::to_vec_pretty(&status).context("cannot write the ledger as JSON")?;
         text.push(b'\n');
         output::write(&text)?;
     } else {
@@ -82,7 +93,8 @@ pub async fn collect(bases: &[String]) -> (Vec<Report>, Vec<String>) {
     let mut unreachable = Vec::new();
     for base in bases {
         let report = get(base, "/ledger").await.and_then(|body| {
-            serde_json::from_slice(&body).with_context(|| format!("{base}/ledger answers something that is no ledger"))
+            serde_json::from_slice(&body)
+                .with_context(|| format!("{base}/ledger answers something that is no ledger"))
         });
         match report {
             Ok(report) => reports.push(report),
@@ -110,10 +122,20 @@ mod tests {
 
     #[test]
     fn an_unbalanced_row_is_called_so() {
-        let row = |received| Subscription { received, delivered: 2, ..Subscription::default() };
-        let report = |received| Report { subscriptions: vec![row(received)], ..Report::default() };
+        let row = |received| Subscription {
+            received,
+            delivered: 2,
+            ..Subscription::default()
+        };
+        let report = |received| Report {
+            subscriptions: vec![row(received)],
+            ..Report::default()
+        };
         assert!(render(&[report(2)], report(2).balanced()).contains("ledger balances"));
         let text = render(&[report(3)], report(3).balanced());
-        assert!(text.contains("NOT balance") && text.contains("UNBALANCED"), "{text}");
+        assert!(
+            text.contains("NOT balance") && text.contains("UNBALANCED"),
+            "{text}"
+        );
     }
 }

@@ -12,7 +12,12 @@ use std::path::{Path, PathBuf};
 #[command(next_help_heading = "Where")]
 pub struct StateArgs {
     /// State folder of the running `up` [default: $XDG_STATE_HOME/loggregator or ~/.local/state/loggregator]
-    #[arg(long, value_name = "DIR", env = "LOGGREGATOR_STATE_DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "LOGGREGATOR_STATE_DIR",
+        hide_env_values = true
+    )]
     pub state_dir: Option<PathBuf>,
 }
 
@@ -75,20 +80,34 @@ fn parse_url(text: &str) -> Result<Url, String> {
         "wss" | "https" => (Scheme::Wss, 443),
         "ws" | "http" => (Scheme::Ws, 80),
         "grpcs" => (Scheme::Grpcs, 8082),
-        other => return Err(format!("`{other}` is not a protocol that is spoken here; {form}")),
+        other => {
+            return Err(format!(
+                "`{other}` is not a protocol that is spoken here; {form}"
+            ));
+        }
     };
     let host = rest.trim_end_matches('/');
     if host.is_empty() || host.contains(['/', '?', '#', '@']) {
         return Err(form.to_owned());
     }
-    let with_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    let authority = if with_port { host.to_owned() } else { format!("{host}:{port}") };
+    let with_port = host
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let authority = if with_port {
+        host.to_owned()
+    } else {
+        format!("{host}:{port}")
+    };
     let name = match scheme {
         Scheme::Wss => "wss",
         Scheme::Ws => "ws",
         Scheme::Grpcs => "grpcs",
     };
-    Ok(Url { scheme, text: format!("{name}://{authority}"), authority })
+    Ok(Url {
+        scheme,
+        text: format!("{name}://{authority}"),
+        authority,
+    })
 }
 
 /// Where envelopes are read, and with what credentials. Files are read when connecting, since both a restarted `up`
@@ -125,23 +144,41 @@ impl TargetArgs {
         if url.scheme != Scheme::Grpcs {
             let token = self.token_file.as_deref().map(read_token).transpose()?;
             if url.scheme == Scheme::Wss && self.ca_file.is_none() {
-                return Err(Coded::new(Exit::Usage, "`wss://` needs `--ca-file FILE`: the CA that signed the server's certificate"));
+                return Err(Coded::new(
+                    Exit::Usage,
+                    "`wss://` needs `--ca-file FILE`: the CA that signed the server's certificate",
+                ));
             }
-            return Ok(Reach::Web { url: url.clone(), token, ca: self.ca_file.clone() });
+            return Ok(Reach::Web {
+                url: url.clone(),
+                token,
+                ca: self.ca_file.clone(),
+            });
         }
         match (&self.ca_file, &self.cert_file, &self.key_file) {
             (Some(ca), Some(cert), Some(key)) => Ok(Reach::Dopplers {
                 addrs: vec![url.authority.clone()],
-                tls: TlsFiles { ca: ca.clone(), cert: cert.clone(), key: key.clone() },
+                tls: TlsFiles {
+                    ca: ca.clone(),
+                    cert: cert.clone(),
+                    key: key.clone(),
+                },
             }),
-            _ => Err(Coded::new(Exit::Usage, "`grpcs://` needs `--ca-file`, `--cert-file` and `--key-file`: dopplers want a client certificate")),
+            _ => Err(Coded::new(
+                Exit::Usage,
+                "`grpcs://` needs `--ca-file`, `--cert-file` and `--key-file`: dopplers want a client certificate",
+            )),
         }
     }
 }
 
 fn of_state(endpoints: &Endpoints) -> Reach {
     Reach::Dopplers {
-        addrs: endpoints.doppler.iter().map(|doppler| doppler.grpc.clone()).collect(),
+        addrs: endpoints
+            .doppler
+            .iter()
+            .map(|doppler| doppler.grpc.clone())
+            .collect(),
         tls: tls_of(endpoints),
     }
 }
@@ -156,11 +193,20 @@ pub fn tls_of(endpoints: &Endpoints) -> TlsFiles {
 }
 
 fn read_token(path: &Path) -> Result<String> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the token file {}", path.display()))?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the token file {}", path.display()))?;
     let token = text.trim();
     // Never in the message: it is a secret.
-    anyhow::ensure!(!token.is_empty(), "the token file {} is empty", path.display());
-    anyhow::ensure!(token.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "the token in {} has characters that a header cannot carry", path.display());
+    anyhow::ensure!(
+        !token.is_empty(),
+        "the token file {} is empty",
+        path.display()
+    );
+    anyhow::ensure!(
+        token.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+        "the token in {} has characters that a header cannot carry",
+        path.display()
+    );
     Ok(token.to_owned())
 }
 
@@ -171,15 +217,33 @@ mod tests {
     #[test]
     fn addresses_get_their_protocols_port() {
         let at = |text: &str| parse_url(text).map(|url| (url.scheme, url.text));
-        assert_eq!(at("wss://doppler.example.com"), Ok((Scheme::Wss, "wss://doppler.example.com:443".to_owned())));
-        assert_eq!(at("https://h:8081/"), Ok((Scheme::Wss, "wss://h:8081".to_owned())));
-        assert_eq!(at("grpcs://10.0.0.1"), Ok((Scheme::Grpcs, "grpcs://10.0.0.1:8082".to_owned())));
-        assert_eq!(at("ws://[::1]:80"), Ok((Scheme::Ws, "ws://[::1]:80".to_owned())));
+        assert_eq!(
+            at("wss://doppler.example.com"),
+            Ok((Scheme::Wss, "wss://doppler.example.com:443".to_owned()))
+        );
+        assert_eq!(
+            at("https://h:8081/"),
+            Ok((Scheme::Wss, "wss://h:8081".to_owned()))
+        );
+        assert_eq!(
+            at("grpcs://10.0.0.1"),
+            Ok((Scheme::Grpcs, "grpcs://10.0.0.1:8082".to_owned()))
+        );
+        assert_eq!(
+            at("ws://[::1]:80"),
+            Ok((Scheme::Ws, "ws://[::1]:80".to_owned()))
+        );
     }
 
     #[test]
     fn what_is_no_address_is_told_what_one_looks_like() {
-        for wrong in ["doppler:8081", "wss://", "wss://h/path", "wss://user@h", "ftp://h"] {
+        for wrong in [
+            "doppler:8081",
+            "wss://",
+            "wss://h/path",
+            "wss://user@h",
+            "ftp://h",
+        ] {
             let message = parse_url(wrong).unwrap_err();
             assert!(message.contains("wss://HOST:PORT"), "{wrong}: {message}");
         }
@@ -187,8 +251,17 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_asked_for_by_its_flag() {
-        let args = |url: &str| TargetArgs { url: Some(parse_url(url).unwrap()), ..TargetArgs::default() };
-        assert!(args("wss://h").reach().unwrap_err().to_string().contains("--ca-file"));
+        let args = |url: &str| TargetArgs {
+            url: Some(parse_url(url).unwrap()),
+            ..TargetArgs::default()
+        };
+        assert!(
+            args("wss://h")
+                .reach()
+                .unwrap_err()
+                .to_string()
+                .contains("--ca-file")
+        );
         let error = args("grpcs://h").reach().unwrap_err();
         assert!(error.to_string().contains("--cert-file"));
         assert_eq!(crate::exit::of(&error), Exit::Usage);

@@ -27,7 +27,12 @@ pub struct Lines<R> {
 impl<R: AsyncRead + Unpin> Lines<R> {
     /// Lines of this stream.
     pub fn new(from: R) -> Self {
-        Self { from, buffer: BytesMut::new(), searched: 0, ended: false }
+        Self {
+            from,
+            buffer: BytesMut::new(),
+            searched: 0,
+            ended: false,
+        }
     }
 
     /// The lines that are there, at most `most`, waiting for the first; empty at the end. Without line feeds; a last
@@ -53,7 +58,10 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     }
 
     fn take(&mut self) -> Option<Bytes> {
-        let end = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n').map(|at| self.searched + at);
+        let end = self.buffer[self.searched..]
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .map(|at| self.searched + at);
         match end {
             Some(end) if end <= LONGEST => {
                 let mut line = self.buffer.split_to(end + 1);
@@ -87,7 +95,10 @@ pub struct Pace {
 impl Pace {
     /// As fast as the agent takes them, or so many per second.
     pub fn new(rate: Option<f64>) -> Self {
-        Self { rate, next: Instant::now() }
+        Self {
+            rate,
+            next: Instant::now(),
+        }
     }
 
     /// How many lines to take at once: small enough that a slow replay looks like a stream and not like bursts.
@@ -133,15 +144,25 @@ mod tests {
 
     #[tokio::test]
     async fn every_line_once_the_last_one_too() {
-        assert_eq!(all(b"one\n\nthree", 100).await.concat(), ["one", "", "three"]);
+        assert_eq!(
+            all(b"one\n\nthree", 100).await.concat(),
+            ["one", "", "three"]
+        );
         assert_eq!(all(b"one\n", 100).await.concat(), ["one"]);
-        assert_eq!(all(b"a\r\nb\xff\n", 100).await.concat(), [&b"a\r"[..], b"b\xff"]);
+        assert_eq!(
+            all(b"a\r\nb\xff\n", 100).await.concat(),
+            [&b"a\r"[..], b"b\xff"]
+        );
         assert!(all(b"", 100).await.is_empty());
     }
 
     #[tokio::test]
     async fn batches_have_a_limit() {
-        let sizes: Vec<usize> = all(b"1\n2\n3\n4\n5\n", 2).await.iter().map(Vec::len).collect();
+        let sizes: Vec<usize> = all(b"1\n2\n3\n4\n5\n", 2)
+            .await
+            .iter()
+            .map(Vec::len)
+            .collect();
         assert_eq!(sizes, [2, 2, 1]);
     }
 
@@ -150,7 +171,10 @@ mod tests {
         let mut text = vec![b'x'; 2 * LONGEST + 10];
         text.push(b'\n');
         let lines = all(&text, 100).await.concat();
-        assert_eq!(lines.iter().map(Bytes::len).collect::<Vec<_>>(), [LONGEST, LONGEST, 10]);
+        assert_eq!(
+            lines.iter().map(Bytes::len).collect::<Vec<_>>(),
+            [LONGEST, LONGEST, 10]
+        );
     }
 
     #[test]

@@ -73,18 +73,30 @@ pub async fn run(args: EmitArgs) -> Result<Exit> {
     let (addr, tls) = destination(&args)?;
     let mut sender = Sender::connect(&addr, &tls, args.patience).await?;
     let envelopes = args.who.envelopes(&args.what);
-    let mut result = if envelopes.is_empty() { Ok(()) } else { sender.send(&envelopes).await };
+    let mut result = if envelopes.is_empty() {
+        Ok(())
+    } else {
+        sender.send(&envelopes).await
+    };
     let mut interrupted = false;
     if args.what.stdin && result.is_ok() {
         (result, interrupted) = send_lines(&args, &mut sender).await;
     }
-    let report = format!("{} sent, {} accepted", count(sender.sent(), "envelope"), count(sender.accepted(), "envelope"));
+    let report = format!(
+        "{} sent, {} accepted",
+        count(sender.sent(), "envelope"),
+        count(sender.accepted(), "envelope")
+    );
     match result {
         Ok(()) => {
             if !args.quiet {
                 output::tell(&format!("loggregator: {report}"));
             }
-            Ok(if interrupted { Exit::Interrupted } else { Exit::Done })
+            Ok(if interrupted {
+                Exit::Interrupted
+            } else {
+                Exit::Done
+            })
         }
         Err(error) => {
             output::tell(&format!("loggregator: {report}"));
@@ -107,7 +119,12 @@ async fn send_lines(args: &EmitArgs, sender: &mut Sender) -> (Result<()>, bool) 
         let envelopes: Vec<_> = match batch {
             Ok(batch) if batch.is_empty() => return (Ok(()), false),
             Ok(batch) => batch.into_iter().map(|line| args.who.line(line)).collect(),
-            Err(error) => return (Err(anyhow::Error::new(error).context("cannot read standard input")), false),
+            Err(error) => {
+                return (
+                    Err(anyhow::Error::new(error).context("cannot read standard input")),
+                    false,
+                );
+            }
         };
         pace.wait(envelopes.len()).await;
         if let Err(error) = sender.send(&envelopes).await {
@@ -118,10 +135,18 @@ async fn send_lines(args: &EmitArgs, sender: &mut Sender) -> (Result<()>, bool) 
 
 fn destination(args: &EmitArgs) -> Result<(String, TlsFiles)> {
     match (&args.agent, &args.ca_file, &args.cert_file, &args.key_file) {
-        (Some(agent), Some(ca), Some(cert), Some(key)) => {
-            Ok((agent.clone(), TlsFiles { ca: ca.clone(), cert: cert.clone(), key: key.clone() }))
-        }
-        (Some(_), ..) => Err(Coded::new(Exit::Usage, "`--agent` needs `--ca-file`, `--cert-file` and `--key-file`")),
+        (Some(agent), Some(ca), Some(cert), Some(key)) => Ok((
+            agent.clone(),
+            TlsFiles {
+                ca: ca.clone(),
+                cert: cert.clone(),
+                key: key.clone(),
+            },
+        )),
+        (Some(_), ..) => Err(Coded::new(
+            Exit::Usage,
+            "`--agent` needs `--ca-file`, `--cert-file` and `--key-file`",
+        )),
         (None, ..) => {
             let endpoints = args.state.dir().endpoints()?;
             Ok((endpoints.agent.grpc.clone(), tls_of(&endpoints)))
@@ -131,8 +156,15 @@ fn destination(args: &EmitArgs) -> Result<(String, TlsFiles)> {
 
 fn parse_rate(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix("/s").unwrap_or(text).trim();
-    let rate: f64 = number.replace([',', '_'], "").parse().map_err(|_| format!("`{text}` is not a rate; write 10000/s"))?;
-    if rate.is_finite() && rate > 0.0 { Ok(rate) } else { Err("a rate is more than zero".to_owned()) }
+    let rate: f64 = number
+        .replace([',', '_'], "")
+        .parse()
+        .map_err(|_| format!("`{text}` is not a rate; write 10000/s"))?;
+    if rate.is_finite() && rate > 0.0 {
+        Ok(rate)
+    } else {
+        Err("a rate is more than zero".to_owned())
+    }
 }
 
 #[cfg(test)]

@@ -32,8 +32,17 @@ impl Sender {
         // The agent is on this machine or near: it answers soon or not at all.
         connector.settings.connect_timeout = Duration::from_secs(5);
         let channel = connector.channel(addr);
-        channel.ready().await.map_err(|status| unreachable(addr, &status))?;
-        Ok(Self { channel, addr: addr.to_owned(), patience, sent: 0, accepted: 0 })
+        channel
+            .ready()
+            .await
+            .map_err(|status| unreachable(addr, &status))?;
+        Ok(Self {
+            channel,
+            addr: addr.to_owned(),
+            patience,
+            sent: 0,
+            accepted: 0,
+        })
     }
 
     /// Envelopes handed over, accepted or not.
@@ -51,7 +60,11 @@ impl Sender {
     /// # Errors
     /// When the agent refuses the batch, or does not answer for the time of the patience.
     pub async fn send(&mut self, envelopes: &[Envelope]) -> Result<()> {
-        let batch: Bytes = EnvelopeBatch { batch: envelopes.to_vec() }.encode_to_vec().into();
+        let batch: Bytes = EnvelopeBatch {
+            batch: envelopes.to_vec(),
+        }
+        .encode_to_vec()
+        .into();
         self.sent += envelopes.len() as u64;
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
         let mut since: Option<Instant> = None;
@@ -64,10 +77,16 @@ impl Sender {
                 Err(status) => status,
             };
             if !matches!(status.code, Code::Unavailable | Code::ResourceExhausted) {
-                return Err(Coded::new(Exit::Negative, format!("the agent at {} refused a batch: {status}", self.addr)));
+                return Err(Coded::new(
+                    Exit::Negative,
+                    format!("the agent at {} refused a batch: {status}", self.addr),
+                ));
             }
             let began = *since.get_or_insert_with(|| {
-                output::tell(&format!("loggregator: waiting for the agent at {} ({status})", self.addr));
+                output::tell(&format!(
+                    "loggregator: waiting for the agent at {} ({status})",
+                    self.addr
+                ));
                 Instant::now()
             });
             if began.elapsed() > self.patience {

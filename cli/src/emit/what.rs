@@ -82,42 +82,74 @@ pub struct Timer {
 fn parse_counter(text: &str) -> Result<Counter, String> {
     let (name, delta) = match text.split_once('=') {
         None => (text, 1),
-        Some((name, delta)) => (name, delta.parse().map_err(|_| format!("`{delta}` is not a whole number"))?),
+        Some((name, delta)) => (
+            name,
+            delta
+                .parse()
+                .map_err(|_| format!("`{delta}` is not a whole number"))?,
+        ),
     };
     named(name)?;
-    Ok(Counter { name: name.to_owned(), delta })
+    Ok(Counter {
+        name: name.to_owned(),
+        delta,
+    })
 }
 
 fn parse_gauge(text: &str) -> Result<Gauge, String> {
-    let (name, value) = text.split_once('=').ok_or("a gauge has the form NAME=VALUE or NAME=VALUE:UNIT")?;
+    let (name, value) = text
+        .split_once('=')
+        .ok_or("a gauge has the form NAME=VALUE or NAME=VALUE:UNIT")?;
     named(name)?;
     let (value, unit) = value.split_once(':').unwrap_or((value, ""));
-    let value = value.parse().map_err(|_| format!("`{value}` is not a number"))?;
-    Ok(Gauge { name: name.to_owned(), value, unit: unit.to_owned() })
+    let value = value
+        .parse()
+        .map_err(|_| format!("`{value}` is not a number"))?;
+    Ok(Gauge {
+        name: name.to_owned(),
+        value,
+        unit: unit.to_owned(),
+    })
 }
 
 fn parse_timer(text: &str) -> Result<Timer, String> {
-    let (name, took) = text.split_once('=').ok_or("a timer has the form NAME=DURATION, for instance http=23ms")?;
+    let (name, took) = text
+        .split_once('=')
+        .ok_or("a timer has the form NAME=DURATION, for instance http=23ms")?;
     named(name)?;
     let took = humantime::parse_duration(took).map_err(|error| format!("`{took}`: {error}"))?;
-    Ok(Timer { name: name.to_owned(), took })
+    Ok(Timer {
+        name: name.to_owned(),
+        took,
+    })
 }
 
 fn parse_tag(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("a tag has the form NAME=VALUE")?;
+    let (name, value) = text
+        .split_once('=')
+        .ok_or("a tag has the form NAME=VALUE")?;
     named(name)?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
 fn named(name: &str) -> Result<(), String> {
-    if name.is_empty() { Err("the name is missing".to_owned()) } else { Ok(()) }
+    if name.is_empty() {
+        Err("the name is missing".to_owned())
+    } else {
+        Ok(())
+    }
 }
 
 impl WhoArgs {
     /// An envelope of this sender.
     fn sign(&self, builder: EnvelopeBuilder) -> Envelope {
-        let signed = builder.source(&self.source_id, &self.instance).source_type(&self.source_type);
-        self.tag.iter().fold(signed, |builder, (name, value)| builder.tag(name, value)).build()
+        let signed = builder
+            .source(&self.source_id, &self.instance)
+            .source_type(&self.source_type);
+        self.tag
+            .iter()
+            .fold(signed, |builder, (name, value)| builder.tag(name, value))
+            .build()
     }
 
     /// A log line of this sender.
@@ -128,7 +160,11 @@ impl WhoArgs {
 
     /// Everything that the flags name, in the order of their kinds.
     pub fn envelopes(&self, what: &WhatArgs) -> Vec<Envelope> {
-        let mut out: Vec<Envelope> = what.log.iter().map(|line| self.line(line.clone())).collect();
+        let mut out: Vec<Envelope> = what
+            .log
+            .iter()
+            .map(|line| self.line(line.clone()))
+            .collect();
         out.extend(what.counter.iter().map(|counter| {
             let mut envelope = self.sign(message::counter(&counter.name, counter.delta));
             if let (Some(total), Some(loggregator_proto::v2::envelope::Message::Counter(body))) =
@@ -139,13 +175,24 @@ impl WhoArgs {
             envelope
         }));
         if !what.gauge.is_empty() {
-            let entries = what.gauge.iter().map(|gauge| (gauge.name.as_str(), gauge.value, gauge.unit.as_str()));
+            let entries = what
+                .gauge
+                .iter()
+                .map(|gauge| (gauge.name.as_str(), gauge.value, gauge.unit.as_str()));
             out.push(self.sign(message::gauge(entries)));
         }
         let now = SystemTime::now();
-        out.extend(what.timer.iter().map(|timer| self.sign(message::timer(&timer.name, now - timer.took, now))));
+        out.extend(
+            what.timer
+                .iter()
+                .map(|timer| self.sign(message::timer(&timer.name, now - timer.took, now))),
+        );
         let body = self.body.as_deref().unwrap_or_default();
-        out.extend(what.event.iter().map(|title| self.sign(message::event(title, body))));
+        out.extend(
+            what.event
+                .iter()
+                .map(|title| self.sign(message::event(title, body))),
+        );
         out
     }
 }
@@ -179,31 +226,67 @@ mod tests {
     fn a_line_has_what_a_viewer_shows() {
         let all = envelopes(&["--log", "hello", "--err", "--tag", "team=blue=green"]);
         assert_eq!(all.len(), 1);
-        assert_eq!((all[0].source_id.as_str(), all[0].instance_id.as_str()), ("app", "0"));
+        assert_eq!(
+            (all[0].source_id.as_str(), all[0].instance_id.as_str()),
+            ("app", "0")
+        );
         assert_eq!(all[0].tags["source_type"], "APP");
         assert_eq!(all[0].tags["team"], "blue=green");
-        let Some(Message::Log(log)) = &all[0].message else { panic!("no log") };
+        let Some(Message::Log(log)) = &all[0].message else {
+            panic!("no log")
+        };
         assert_eq!((log.payload.as_ref(), log.r#type), (b"hello".as_ref(), 1));
     }
 
     #[test]
     fn every_kind_is_one_envelope_and_gauges_share_one() {
         let all = envelopes(&[
-            "--counter", "hits", "--counter", "misses=7", "--total", "9", "--gauge", "cpu=-1.5:percentage", "--gauge",
-            "load=2", "--timer", "http=250ms", "--event", "deployed", "--body", "v2",
+            "--counter",
+            "hits",
+            "--counter",
+            "misses=7",
+            "--total",
+            "9",
+            "--gauge",
+            "cpu=-1.5:percentage",
+            "--gauge",
+            "load=2",
+            "--timer",
+            "http=250ms",
+            "--event",
+            "deployed",
+            "--body",
+            "v2",
         ]);
-        let kinds: Vec<_> = all.iter().map(|envelope| envelope.message.clone().unwrap()).collect();
-        let [Message::Counter(hits), Message::Counter(misses), Message::Gauge(gauge), Message::Timer(timer), Message::Event(event)] =
-            &kinds[..]
+        let kinds: Vec<_> = all
+            .iter()
+            .map(|envelope| envelope.message.clone().unwrap())
+            .collect();
+        let [
+            Message::Counter(hits),
+            Message::Counter(misses),
+            Message::Gauge(gauge),
+            Message::Timer(timer),
+            Message::Event(event),
+        ] = &kinds[..]
         else {
             panic!("{kinds:?}")
         };
         assert_eq!((hits.delta, hits.total), (1, 9));
         assert_eq!((misses.name.as_str(), misses.delta), ("misses", 7));
-        assert_eq!((gauge.metrics["cpu"].value, gauge.metrics["cpu"].unit.as_str()), (-1.5, "percentage"));
+        assert_eq!(
+            (
+                gauge.metrics["cpu"].value,
+                gauge.metrics["cpu"].unit.as_str()
+            ),
+            (-1.5, "percentage")
+        );
         assert_eq!(gauge.metrics["load"].unit, "");
         assert_eq!(timer.stop - timer.start, 250_000_000);
-        assert_eq!((event.title.as_str(), event.body.as_str()), ("deployed", "v2"));
+        assert_eq!(
+            (event.title.as_str(), event.body.as_str()),
+            ("deployed", "v2")
+        );
     }
 
     #[test]

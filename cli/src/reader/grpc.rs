@@ -8,7 +8,9 @@ use loggregator_client::{Connector, DOPPLER, DopplerSet, EgressStream, Selectors
 use loggregator_envelope::{Frame, Kind, KindSet};
 use loggregator_net::{ClientTls, TlsFiles};
 use loggregator_proto::v2::selector::Message;
-use loggregator_proto::v2::{CounterSelector, EgressBatchRequest, EventSelector, GaugeSelector, LogSelector, TimerSelector};
+use loggregator_proto::v2::{
+    CounterSelector, EgressBatchRequest, EventSelector, GaugeSelector, LogSelector, TimerSelector,
+};
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -20,23 +22,54 @@ const LOOK: Duration = Duration::from_millis(250);
 /// No doppler for so long: perhaps the pipeline was started anew, with other ports and certificates.
 const LOOK_FOR_ANOTHER: Duration = Duration::from_secs(1);
 
-pub(super) async fn read(target: TargetArgs, addrs: Vec<String>, tls: TlsFiles, wanted: Wanted, say: Sender<Heard>) {
+pub(super) async fn read(
+    target: TargetArgs,
+    addrs: Vec<String>,
+    tls: TlsFiles,
+    wanted: Wanted,
+    say: Sender<Heard>,
+) {
     if let Err(error) = run(&target, addrs, tls, &wanted, &say).await {
         // Nobody listens any more: then nobody wants to know.
         let _: Result<(), _> = say.send(Heard::Failed(error)).await;
     }
 }
 
-async fn run(target: &TargetArgs, mut addrs: Vec<String>, mut tls: TlsFiles, wanted: &Wanted, say: &Sender<Heard>) -> Result<()> {
+async fn run(
+    target: &TargetArgs,
+    mut addrs: Vec<String>,
+    mut tls: TlsFiles,
+    wanted: &Wanted,
+    say: &Sender<Heard>,
+) -> Result<()> {
     let mut stream = subscribe(&addrs, &tls, wanted)?;
-    if timeout(FIRST_CONNECTION, stream.opened(addrs.len())).await.is_err() && stream.stats().open == 0 {
-        let reason = stream.stats().last_error.unwrap_or_else(|| "no answer".to_owned());
+    if timeout(FIRST_CONNECTION, stream.opened(addrs.len()))
+        .await
+        .is_err()
+        && stream.stats().open == 0
+    {
+        let reason = stream
+            .stats()
+            .last_error
+            .unwrap_or_else(|| "no answer".to_owned());
         return Err(unreachable(&addrs, &reason));
     }
     let mut watch = Watch::new(&stream.stats());
-    let partly = if watch.open < addrs.len() { format!("{} of ", watch.open) } else { String::new() };
-    let dopplers = if addrs.len() == 1 { "doppler" } else { "dopplers" };
-    if say.send(Heard::Ready(format!("{partly}{} {dopplers}", addrs.len()))).await.is_err() {
+    let partly = if watch.open < addrs.len() {
+        format!("{} of ", watch.open)
+    } else {
+        String::new()
+    };
+    let dopplers = if addrs.len() == 1 {
+        "doppler"
+    } else {
+        "dopplers"
+    };
+    if say
+        .send(Heard::Ready(format!("{partly}{} {dopplers}", addrs.len())))
+        .await
+        .is_err()
+    {
         return Ok(());
     }
     let mut look = interval(LOOK);
@@ -59,7 +92,10 @@ async fn run(target: &TargetArgs, mut addrs: Vec<String>, mut tls: TlsFiles, wan
             return Ok(());
         }
         if watch.gone_for(LOOK_FOR_ANOTHER)
-            && let Ok(Reach::Dopplers { addrs: now, tls: files }) = target.reach()
+            && let Ok(Reach::Dopplers {
+                addrs: now,
+                tls: files,
+            }) = target.reach()
             && watch.is_another(&addrs, &now, &files)
         {
             (addrs, tls) = (now, files);
@@ -77,14 +113,20 @@ fn subscribe(addrs: &[String], files: &TlsFiles, wanted: &Wanted) -> Result<Egre
 /// A selector per source and kind.
 fn request(wanted: &Wanted) -> EgressBatchRequest {
     let any = [String::new()];
-    let sources = if wanted.sources.is_empty() { &any[..] } else { &wanted.sources[..] };
+    let sources = if wanted.sources.is_empty() {
+        &any[..]
+    } else {
+        &wanted.sources[..]
+    };
     let mut selectors = Selectors::new();
     for source in sources {
         for message in messages(wanted.kinds) {
             selectors = selectors.select(source, message);
         }
     }
-    selectors.shard(wanted.subscription_id.as_deref().unwrap_or_default()).request()
+    selectors
+        .shard(wanted.subscription_id.as_deref().unwrap_or_default())
+        .request()
 }
 
 fn messages(kinds: KindSet) -> impl Iterator<Item = Message> {
@@ -118,7 +160,11 @@ struct Watch {
 
 impl Watch {
     fn new(stats: &StreamStats) -> Self {
-        Self { open: stats.open, gone_since: None, tried: None }
+        Self {
+            open: stats.open,
+            gone_since: None,
+            tried: None,
+        }
     }
 
     /// What to tell, if anything changed.
@@ -129,13 +175,27 @@ impl Watch {
             (0, since) => since,
             _ => None,
         };
-        let of = if stats.dopplers == 1 { "the doppler".to_owned() } else { format!("{} of {} dopplers", before.abs_diff(stats.open), stats.dopplers) };
+        let of = if stats.dopplers == 1 {
+            "the doppler".to_owned()
+        } else {
+            format!(
+                "{} of {} dopplers",
+                before.abs_diff(stats.open),
+                stats.dopplers
+            )
+        };
         match stats.open.cmp(&before) {
             std::cmp::Ordering::Less => {
-                let reason = stats.last_error.as_deref().map(|error| format!(" ({error})")).unwrap_or_default();
+                let reason = stats
+                    .last_error
+                    .as_deref()
+                    .map(|error| format!(" ({error})"))
+                    .unwrap_or_default();
                 Some(format!("connection to {of} lost{reason}; reconnecting"))
             }
-            std::cmp::Ordering::Greater => Some(format!("connected to {of} again; lines of the time in between may be missing")),
+            std::cmp::Ordering::Greater => Some(format!(
+                "connected to {of} again; lines of the time in between may be missing"
+            )),
             std::cmp::Ordering::Equal => None,
         }
     }
@@ -146,7 +206,9 @@ impl Watch {
 
     /// Whether what the state folder says now is another pipeline than the one that was lost.
     fn is_another(&mut self, before: &[String], now: &[String], files: &TlsFiles) -> bool {
-        let written = std::fs::metadata(&files.key).and_then(|meta| meta.modified()).ok();
+        let written = std::fs::metadata(&files.key)
+            .and_then(|meta| meta.modified())
+            .ok();
         let other = before != now || (self.tried.is_some() && self.tried != written);
         self.tried = written;
         if other {
@@ -161,7 +223,12 @@ mod tests {
     use super::*;
 
     fn stats(open: usize, dopplers: usize) -> StreamStats {
-        StreamStats { open, dopplers, last_error: Some("broken".to_owned()), ..StreamStats::default() }
+        StreamStats {
+            open,
+            dopplers,
+            last_error: Some("broken".to_owned()),
+            ..StreamStats::default()
+        }
     }
 
     #[test]
@@ -173,11 +240,31 @@ mod tests {
         };
         let built = request(&wanted);
         assert_eq!(built.shard_id, "mine");
-        let pairs: Vec<_> = built.selectors.iter().map(|s| (s.source_id.as_str(), matches!(s.message, Some(Message::Log(_))))).collect();
-        assert_eq!(pairs, [("a", true), ("a", false), ("b", true), ("b", false)]);
-        let all = request(&Wanted { sources: Vec::new(), kinds: KindSet::ALL, subscription_id: None });
+        let pairs: Vec<_> = built
+            .selectors
+            .iter()
+            .map(|s| {
+                (
+                    s.source_id.as_str(),
+                    matches!(s.message, Some(Message::Log(_))),
+                )
+            })
+            .collect();
+        assert_eq!(
+            pairs,
+            [("a", true), ("a", false), ("b", true), ("b", false)]
+        );
+        let all = request(&Wanted {
+            sources: Vec::new(),
+            kinds: KindSet::ALL,
+            subscription_id: None,
+        });
         assert_eq!(all.selectors.len(), 5);
-        assert!(all.selectors.iter().all(|selector| selector.source_id.is_empty()));
+        assert!(
+            all.selectors
+                .iter()
+                .all(|selector| selector.source_id.is_empty())
+        );
     }
 
     #[test]
@@ -189,6 +276,11 @@ mod tests {
         assert!(watch.gone_for(Duration::ZERO));
         assert!(watch.look(&stats(1, 1)).unwrap().contains("again"));
         assert!(!watch.gone_for(Duration::ZERO));
-        assert!(Watch::new(&stats(3, 3)).look(&stats(2, 3)).unwrap().contains("1 of 3 dopplers"));
+        assert!(
+            Watch::new(&stats(3, 3))
+                .look(&stats(2, 3))
+                .unwrap()
+                .contains("1 of 3 dopplers")
+        );
     }
 }

@@ -18,12 +18,22 @@ const JOINED: usize = 256;
 const CONNECTIONS: usize = 8;
 
 /// Starts a task per WebSocket.
-pub(super) fn spawn(url: &Url, token: Option<String>, ca: Option<&Path>, wanted: &Wanted, say: &Sender<Heard>) -> Result<()> {
+pub(super) fn spawn(
+    url: &Url,
+    token: Option<String>,
+    ca: Option<&Path>,
+    wanted: &Wanted,
+    say: &Sender<Heard>,
+) -> Result<()> {
     let mut config = WsConfig::new(&url.text);
     config.token = token;
     config.tls = ca.map(ClientTls::ca_only).transpose()?;
     for subject in subjects(wanted) {
-        tokio::spawn(read(WsStream::new(config.clone(), subject), url.text.clone(), say.clone()));
+        tokio::spawn(read(
+            WsStream::new(config.clone(), subject),
+            url.text.clone(),
+            say.clone(),
+        ));
     }
     Ok(())
 }
@@ -35,7 +45,10 @@ fn subjects(wanted: &Wanted) -> Vec<Subject> {
     if by_name && wanted.subscription_id.is_none() {
         return wanted.sources.iter().cloned().map(Subject::App).collect();
     }
-    let id = wanted.subscription_id.clone().unwrap_or_else(|| format!("loggregator-cli-{:016x}", fastrand::u64(..)));
+    let id = wanted
+        .subscription_id
+        .clone()
+        .unwrap_or_else(|| format!("loggregator-cli-{:016x}", fastrand::u64(..)));
     let filter = match wanted.kinds {
         kinds if kinds == KindSet::of(Kind::Log) => Some(Filter::Logs),
         kinds if !kinds.contains(Kind::Log) => Some(Filter::Metrics),
@@ -93,14 +106,20 @@ fn told(event: Result<WsEvent, WsError>, url: &str, was_connected: &mut bool) ->
             "connection to {url} lost ({error}); next attempt in {:.1} s",
             retry_in.as_secs_f64()
         )),
-        Ok(WsEvent::Disconnected { error, .. }) => {
-            Heard::Failed(Coded::new(Exit::Unreachable, format!("cannot subscribe at {url}: {error}")))
-        }
+        Ok(WsEvent::Disconnected { error, .. }) => Heard::Failed(Coded::new(
+            Exit::Unreachable,
+            format!("cannot subscribe at {url}: {error}"),
+        )),
         Err(error @ WsError::Unauthorized { .. }) => Heard::Failed(Coded::new(
             Exit::Denied,
-            format!("{error}\nCheck `--token-file`: the token must be allowed to read this (an app, or `doppler.firehose`)."),
+            format!(
+                "{error}\nCheck `--token-file`: the token must be allowed to read this (an app, or `doppler.firehose`)."
+            ),
         )),
-        Err(error) => Heard::Failed(Coded::new(Exit::Unreachable, format!("cannot subscribe at {url}: {error}"))),
+        Err(error) => Heard::Failed(Coded::new(
+            Exit::Unreachable,
+            format!("cannot subscribe at {url}: {error}"),
+        )),
     }
 }
 
@@ -109,7 +128,11 @@ mod tests {
     use super::*;
 
     fn wanted(sources: &[&str], kinds: KindSet) -> Wanted {
-        Wanted { sources: sources.iter().map(|s| (*s).to_owned()).collect(), kinds, subscription_id: None }
+        Wanted {
+            sources: sources.iter().map(|s| (*s).to_owned()).collect(),
+            kinds,
+            subscription_id: None,
+        }
     }
 
     #[test]
@@ -118,13 +141,26 @@ mod tests {
             subjects(&wanted(&["a", "b"], KindSet::ALL)),
             [Subject::App("a".to_owned()), Subject::App("b".to_owned())]
         );
-        let [Subject::Firehose { filter: None, .. }] = &subjects(&wanted(&["a", "b*"], KindSet::ALL))[..] else {
+        let [Subject::Firehose { filter: None, .. }] =
+            &subjects(&wanted(&["a", "b*"], KindSet::ALL))[..]
+        else {
             panic!("a glob needs the firehose")
         };
-        let [Subject::Firehose { filter: Some(Filter::Logs), .. }] = &subjects(&wanted(&[], KindSet::of(Kind::Log)))[..] else {
+        let [
+            Subject::Firehose {
+                filter: Some(Filter::Logs),
+                ..
+            },
+        ] = &subjects(&wanted(&[], KindSet::of(Kind::Log)))[..]
+        else {
             panic!("only logs are asked for")
         };
-        let [Subject::Firehose { filter: Some(Filter::Metrics), .. }] = &subjects(&wanted(&[], KindSet::of(Kind::Gauge)))[..]
+        let [
+            Subject::Firehose {
+                filter: Some(Filter::Metrics),
+                ..
+            },
+        ] = &subjects(&wanted(&[], KindSet::of(Kind::Gauge)))[..]
         else {
             panic!("only metrics are asked for")
         };
@@ -139,12 +175,29 @@ mod tests {
             })
         };
         let mut connected = false;
-        assert!(matches!(told(lost(), "u", &mut connected), Heard::Failed(_)));
-        assert!(matches!(told(Ok(WsEvent::Connected), "u", &mut connected), Heard::Ready(_)));
-        assert!(matches!(told(lost(), "u", &mut connected), Heard::Notice(_)));
-        assert!(matches!(told(Ok(WsEvent::Connected), "u", &mut connected), Heard::Notice(_)));
-        let denied = WsError::Unauthorized { status: 401, body: "no".to_owned() };
-        let Heard::Failed(error) = told(Err(denied), "u", &mut connected) else { panic!("denied is final") };
+        assert!(matches!(
+            told(lost(), "u", &mut connected),
+            Heard::Failed(_)
+        ));
+        assert!(matches!(
+            told(Ok(WsEvent::Connected), "u", &mut connected),
+            Heard::Ready(_)
+        ));
+        assert!(matches!(
+            told(lost(), "u", &mut connected),
+            Heard::Notice(_)
+        ));
+        assert!(matches!(
+            told(Ok(WsEvent::Connected), "u", &mut connected),
+            Heard::Notice(_)
+        ));
+        let denied = WsError::Unauthorized {
+            status: 401,
+            body: "no".to_owned(),
+        };
+        let Heard::Failed(error) = told(Err(denied), "u", &mut connected) else {
+            panic!("denied is final")
+        };
         assert_eq!(crate::exit::of(&error), Exit::Denied);
     }
 }

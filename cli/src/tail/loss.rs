@@ -22,30 +22,48 @@ impl Loss {
     /// The notice in this envelope, if it is one. A doppler's ordinary metrics are none: they have no reason.
     pub fn of(envelope: &EnvelopeRef<'_>) -> Option<Self> {
         let counter = envelope.counter()?;
-        let tag = |name: &str| envelope.tag(name).filter(|value| !value.is_empty()).map(|value| value.into_owned());
+        let tag = |name: &str| {
+            envelope
+                .tag(name)
+                .filter(|value| !value.is_empty())
+                .map(|value| value.into_owned())
+        };
         match counter.name {
             "dropped" => {
                 let reason = Some(tag("reason")?);
                 let egress = tag("direction").as_deref() == Some("egress");
-                egress.then(|| Self { envelopes: counter.delta, source: tag("dropped_source_id"), reason })
+                egress.then(|| Self {
+                    envelopes: counter.delta,
+                    source: tag("dropped_source_id"),
+                    reason,
+                })
             }
-            "TruncatingBuffer.DroppedMessages" => {
-                Some(Self { envelopes: counter.delta, source: tag("app_id"), reason: tag("reason") })
-            }
+            "TruncatingBuffer.DroppedMessages" => Some(Self {
+                envelopes: counter.delta,
+                source: tag("app_id"),
+                reason: tag("reason"),
+            }),
             _ => None,
         }
     }
 
     /// The line.
     pub fn line(&self) -> String {
-        let of = self.source.as_deref().map(|source| format!(" of {source}")).unwrap_or_default();
+        let of = self
+            .source
+            .as_deref()
+            .map(|source| format!(" of {source}"))
+            .unwrap_or_default();
         let why = match self.reason.as_deref() {
             Some("slow_consumer") => ": this reader was too slow".to_owned(),
             Some(reason) => format!(" ({reason})"),
             None => String::new(),
         };
         let were = if self.envelopes == 1 { "was" } else { "were" };
-        format!("{}{of} {were} lost before this point{why}", count(self.envelopes, "envelope"))
+        format!(
+            "{}{of} {were} lost before this point{why}",
+            count(self.envelopes, "envelope")
+        )
     }
 }
 
@@ -69,20 +87,39 @@ mod tests {
 
     #[test]
     fn a_notice_becomes_a_line_with_the_number() {
-        assert_eq!(loss(notice()).unwrap().line(), "1,234 envelopes were lost before this point (lapped)");
+        assert_eq!(
+            loss(notice()).unwrap().line(),
+            "1,234 envelopes were lost before this point (lapped)"
+        );
         let slow = loss(notice().tag("reason", "slow_consumer")).unwrap();
-        assert!(slow.line().ends_with("before this point: this reader was too slow"));
+        assert!(
+            slow.line()
+                .ends_with("before this point: this reader was too slow")
+        );
         let named = loss(notice().tag("dropped_source_id", "web-shop")).unwrap();
-        assert_eq!(named.line(), "1,234 envelopes of web-shop were lost before this point (lapped)");
-        let v1 = message::counter("TruncatingBuffer.DroppedMessages", 1).tag("origin", "doppler").tag("app_id", "a");
-        assert_eq!(loss(v1).unwrap().line(), "1 envelope of a was lost before this point");
+        assert_eq!(
+            named.line(),
+            "1,234 envelopes of web-shop were lost before this point (lapped)"
+        );
+        let v1 = message::counter("TruncatingBuffer.DroppedMessages", 1)
+            .tag("origin", "doppler")
+            .tag("app_id", "a");
+        assert_eq!(
+            loss(v1).unwrap().line(),
+            "1 envelope of a was lost before this point"
+        );
     }
 
     #[test]
     fn ordinary_metrics_are_no_notice() {
-        let metric = message::counter("dropped", 5).tag("direction", "egress").tag("origin", "loggregator.doppler");
+        let metric = message::counter("dropped", 5)
+            .tag("direction", "egress")
+            .tag("origin", "loggregator.doppler");
         assert_eq!(loss(metric), None);
-        assert_eq!(loss(message::counter("requests", 5).tag("reason", "x")), None);
+        assert_eq!(
+            loss(message::counter("requests", 5).tag("reason", "x")),
+            None
+        );
         assert_eq!(loss(message::log("dropped")), None);
     }
 }

@@ -88,9 +88,24 @@ Examples:
 /// # Errors
 /// When there is nothing to connect to, or the output cannot be written.
 pub async fn run_tail(args: TailArgs, color: ColorArg, zone: LocalTime) -> Result<Exit> {
-    let TailArgs { sources, show, filter, target } = args;
+    let TailArgs {
+        sources,
+        show,
+        filter,
+        target,
+    } = args;
     let shows_source = sources.len() > 1 || sources.iter().any(|source| view::is_glob(source));
-    show_sources(sources, None, show, filter, &target, shows_source, color, zone).await
+    show_sources(
+        sources,
+        None,
+        show,
+        filter,
+        &target,
+        shows_source,
+        color,
+        zone,
+    )
+    .await
 }
 
 /// Runs `firehose`.
@@ -98,8 +113,24 @@ pub async fn run_tail(args: TailArgs, color: ColorArg, zone: LocalTime) -> Resul
 /// # Errors
 /// As [`run_tail`].
 pub async fn run_firehose(args: FirehoseArgs, color: ColorArg, zone: LocalTime) -> Result<Exit> {
-    let FirehoseArgs { subscription_id, source, show, filter, target } = args;
-    show_sources(source, subscription_id, show, filter, &target, true, color, zone).await
+    let FirehoseArgs {
+        subscription_id,
+        source,
+        show,
+        filter,
+        target,
+    } = args;
+    show_sources(
+        source,
+        subscription_id,
+        show,
+        filter,
+        &target,
+        true,
+        color,
+        zone,
+    )
+    .await
 }
 
 #[allow(clippy::too_many_arguments)] // the two commands' options, once
@@ -114,15 +145,41 @@ async fn show_sources(
     zone: LocalTime,
 ) -> Result<Exit> {
     let patterns = sources.iter().any(|source| view::is_glob(source));
-    let set = if sources.is_empty() { None } else { Some(view::source_set(&sources).context("a source pattern cannot be understood")?) };
+    let set = if sources.is_empty() {
+        None
+    } else {
+        Some(view::source_set(&sources).context("a source pattern cannot be understood")?)
+    };
     // A server can select by exact ids only; patterns are matched here.
     let at_server = if patterns { Vec::new() } else { sources };
-    let filter = Filter::new(filter, set.filter(|_| patterns || subscription_id.is_some()));
-    let wanted = Wanted { sources: at_server, kinds: filter.kinds(), subscription_id };
+    let filter = Filter::new(
+        filter,
+        set.filter(|_| patterns || subscription_id.is_some()),
+    );
+    let wanted = Wanted {
+        sources: at_server,
+        kinds: filter.kinds(),
+        subscription_id,
+    };
     let reader = Reader::open(target, wanted)?;
-    let screen = Screen::new(filter, show.json, shows_source, show.count, color.stdout(), zone);
+    let screen = Screen::new(
+        filter,
+        show.json,
+        shows_source,
+        show.count,
+        color.stdout(),
+        zone,
+    );
     end_on_signal();
-    Session { reader, screen, palette: color.stderr(), quiet: show.quiet, idle: show.idle_exit }.run().await
+    Session {
+        reader,
+        screen,
+        palette: color.stderr(),
+        quiet: show.quiet,
+        idle: show.idle_exit,
+    }
+    .run()
+    .await
 }
 
 struct Session {
@@ -204,12 +261,20 @@ impl Session {
 
     /// A line that must not be missed.
     fn tell(&self, line: &str) {
-        output::tell(&self.palette.text(Paint::Notice, &format!("loggregator: {line}")));
+        output::tell(
+            &self
+                .palette
+                .text(Paint::Notice, &format!("loggregator: {line}")),
+        );
     }
 
     /// A line that is good to know.
     fn note(&self, line: &str) {
-        output::tell(&self.palette.text(Paint::Time, &format!("loggregator: {line}")));
+        output::tell(
+            &self
+                .palette
+                .text(Paint::Time, &format!("loggregator: {line}")),
+        );
     }
 }
 

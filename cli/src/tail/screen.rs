@@ -28,14 +28,34 @@ pub struct Screen {
 
 impl Screen {
     /// A screen for these envelopes.
-    pub fn new(filter: Filter, json: bool, shows_source: bool, limit: Option<u64>, palette: Palette, zone: LocalTime) -> Self {
+    pub fn new(
+        filter: Filter,
+        json: bool,
+        shows_source: bool,
+        limit: Option<u64>,
+        palette: Palette,
+        zone: LocalTime,
+    ) -> Self {
         let form = if json {
             Form::Json
         } else {
-            Form::Text(Text::new(Stamp::new(zone), palette, shows_source, output::stdout_is_terminal()))
+            Form::Text(Text::new(
+                Stamp::new(zone),
+                palette,
+                shows_source,
+                output::stdout_is_terminal(),
+            ))
         };
         let limit = limit.unwrap_or(u64::MAX);
-        Self { filter, form, limit, shown: 0, lost: 0, notices: Vec::new(), out: Vec::with_capacity(FULL) }
+        Self {
+            filter,
+            form,
+            limit,
+            shown: 0,
+            lost: 0,
+            notices: Vec::new(),
+            out: Vec::with_capacity(FULL),
+        }
     }
 
     /// Renders what passes the filter.
@@ -44,7 +64,10 @@ impl Screen {
     /// When the output cannot be written.
     pub fn show(&mut self, frame: &Frame, damaged: u32) -> Result<()> {
         if damaged > 0 {
-            self.notices.push(format!("{} could not be read and left out", count(damaged.into(), "damaged envelope")));
+            self.notices.push(format!(
+                "{} could not be read and left out",
+                count(damaged.into(), "damaged envelope")
+            ));
         }
         for entry in frame.entries() {
             if self.is_full() {
@@ -118,6 +141,12 @@ impl Screen {
 
     /// A summary, if anything was lost.
     pub fn lost_in_all(&self) -> Option<String> {
-        (self.lost > 0).then(|| format!("{} shown, {} lost in all", count(self.shown, "envelope"), count(self.lost, "envelope")))
+        (self.lost > 0).then(|| {
+            format!(
+                "{} shown, {} lost in all",
+                count(self.shown, "envelope"),
+                count(self.lost, "envelope")
+            )
+        })
     }
 }

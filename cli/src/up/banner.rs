@@ -24,7 +24,12 @@ pub struct Banner<'a> {
 impl Banner<'_> {
     /// The text, with a final line feed.
     pub fn render(&self, palette: Palette) -> String {
-        let Endpoints { agent, doppler, traffic_controller, .. } = self.endpoints;
+        let Endpoints {
+            agent,
+            doppler,
+            traffic_controller,
+            ..
+        } = self.endpoints;
         let mut text = String::new();
         let mut row = |name: &str, value: &str| text.push_str(&format!("  {name:<19} {value}\n"));
         row("agent", &format!("{}  (gRPC v2, mutual TLS)", agent.grpc));
@@ -32,7 +37,9 @@ impl Banner<'_> {
             row("", &format!("{udp}  (dropsonde, UDP)"));
         }
         match (&agent.syslog_tcp, &agent.syslog_udp) {
-            (Some(tcp), Some(udp)) if tcp == udp => row("", &format!("{tcp}  (syslog, TCP and UDP)")),
+            (Some(tcp), Some(udp)) if tcp == udp => {
+                row("", &format!("{tcp}  (syslog, TCP and UDP)"))
+            }
             (tcp, udp) => {
                 for (address, transport) in [(tcp, "TCP"), (udp, "UDP")] {
                     if let Some(address) = address {
@@ -42,14 +49,30 @@ impl Banner<'_> {
             }
         }
         for (index, doppler) in doppler.iter().enumerate() {
-            row(if index == 0 { "doppler" } else { "" }, &format!("{}  (gRPC v1 and v2, mutual TLS)", doppler.grpc));
+            row(
+                if index == 0 { "doppler" } else { "" },
+                &format!("{}  (gRPC v1 and v2, mutual TLS)", doppler.grpc),
+            );
         }
         row("traffic controller", &traffic_controller.url);
-        row("token", &format!("{}  (in {})", self.token, self.endpoints.token_file.display()));
-        row("addresses, keys", &self.dir.file("endpoints.json").display().to_string());
+        row(
+            "token",
+            &format!(
+                "{}  (in {})",
+                self.token,
+                self.endpoints.token_file.display()
+            ),
+        );
+        row(
+            "addresses, keys",
+            &self.dir.file("endpoints.json").display().to_string(),
+        );
         for (what, choice) in self.moved {
             if let Some(usual) = choice.instead_of {
-                let note = format!("port {usual} is taken, the {what} is on {} instead", choice.addr.port());
+                let note = format!(
+                    "port {usual} is taken, the {what} is on {} instead",
+                    choice.addr.port()
+                );
                 text.push_str(&format!("  {}\n", palette.text(Paint::Notice, &note)));
             }
         }
@@ -58,12 +81,22 @@ impl Banner<'_> {
             text.push_str(&format!("  {}\n", palette.text(Paint::Kind, &command)));
         }
         text.push_str("\nCtrl-C stops it and drains what is under way.\n");
-        format!("{} is up\n\n{text}", palette.text(Paint::Kind, concat!("loggregator ", env!("CARGO_PKG_VERSION"))))
+        format!(
+            "{} is up\n\n{text}",
+            palette.text(
+                Paint::Kind,
+                concat!("loggregator ", env!("CARGO_PKG_VERSION"))
+            )
+        )
     }
 
     /// Three commands that work as they stand.
     fn commands(&self) -> [String; 3] {
-        let at = if self.dir.is_default() { String::new() } else { format!(" --state-dir {}", quoted(self.dir.path())) };
+        let at = if self.dir.is_default() {
+            String::new()
+        } else {
+            format!(" --state-dir {}", quoted(self.dir.path()))
+        };
         let program = self.program;
         if self.demo {
             [
@@ -83,10 +116,16 @@ impl Banner<'_> {
 
 /// How a person at this shell calls this program again: by its name when it is in the `PATH`, else by its path.
 pub fn program_name() -> String {
-    let Ok(exe) = std::env::current_exe() else { return "loggregator".to_owned() };
-    let name = exe.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let Ok(exe) = std::env::current_exe() else {
+        return "loggregator".to_owned();
+    };
+    let name = exe
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
     let in_path = std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|dir| std::fs::canonicalize(dir.join(&name)).is_ok_and(|found| found == exe))
+        std::env::split_paths(&path)
+            .any(|dir| std::fs::canonicalize(dir.join(&name)).is_ok_and(|found| found == exe))
     });
     if in_path {
         return name;
@@ -100,8 +139,14 @@ pub fn program_name() -> String {
 
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
-    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+:@%,".contains(&byte));
-    if plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    let plain = text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"/._-+:@%,".contains(&byte));
+    if plain {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -111,28 +156,51 @@ mod tests {
     fn render(demo: bool, moved: &[(String, Choice)]) -> String {
         let endpoints = Endpoints::example();
         let dir = StateDir::new(Some("/tmp/my state".into()));
-        Banner { endpoints: &endpoints, dir: &dir, token: "t0ken", moved, demo, program: "loggregator" }
-            .render(Palette::new(false))
+        Banner {
+            endpoints: &endpoints,
+            dir: &dir,
+            token: "t0ken",
+            moved,
+            demo,
+            program: "loggregator",
+        }
+        .render(Palette::new(false))
     }
 
     #[test]
     fn it_names_addresses_token_and_three_commands_that_can_be_pasted() {
         let text = render(false, &[]);
         for needed in [
-            "127.0.0.1:3458", "127.0.0.1:3457", "127.0.0.1:8082", "wss://127.0.0.1:8081", "t0ken  (in /s/token)",
-            "/tmp/my state/endpoints.json", "loggregator tail --state-dir '/tmp/my state' my-app",
+            "127.0.0.1:3458",
+            "127.0.0.1:3457",
+            "127.0.0.1:8082",
+            "wss://127.0.0.1:8081",
+            "t0ken  (in /s/token)",
+            "/tmp/my state/endpoints.json",
+            "loggregator tail --state-dir '/tmp/my state' my-app",
         ] {
             assert!(text.contains(needed), "{needed} is missing in\n{text}");
         }
-        assert_eq!(text.lines().filter(|line| line.contains(" --state-dir ")).count(), 3);
+        assert_eq!(
+            text.lines()
+                .filter(|line| line.contains(" --state-dir "))
+                .count(),
+            3
+        );
         assert!(render(true, &[]).contains("tail --state-dir '/tmp/my state' web-shop"));
     }
 
     #[test]
     fn a_moved_port_is_said() {
-        let choice = Choice { addr: "127.0.0.1:40001".parse().unwrap(), instead_of: Some(8081) };
+        let choice = Choice {
+            addr: "127.0.0.1:40001".parse().unwrap(),
+            instead_of: Some(8081),
+        };
         let text = render(false, &[("traffic controller".to_owned(), choice)]);
-        assert!(text.contains("port 8081 is taken, the traffic controller is on 40001 instead"), "{text}");
+        assert!(
+            text.contains("port 8081 is taken, the traffic controller is on 40001 instead"),
+            "{text}"
+        );
     }
 
     #[test]

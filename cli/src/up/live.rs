@@ -72,13 +72,20 @@ impl Totals {
             let mut fill = Vec::new();
             write_bytes(&mut fill, self.log_bytes as f64);
             let percent = u128::from(self.log_bytes) * 100 / u128::from(self.log_limit);
-            line.push_str(&format!(" · log {} ({percent}%)", String::from_utf8_lossy(&fill)));
+            line.push_str(&format!(
+                " · log {} ({percent}%)",
+                String::from_utf8_lossy(&fill)
+            ));
         }
         match (self.dropped, self.rejected) {
             (0, 0) => line.push_str(" · nothing lost"),
             (dropped, 0) => line.push_str(&format!(" · {} lost, see `status`", thousands(dropped))),
             (dropped, rejected) => {
-                line.push_str(&format!(" · {} lost, {} malformed, see `status`", thousands(dropped), thousands(rejected)));
+                line.push_str(&format!(
+                    " · {} lost, {} malformed, see `status`",
+                    thousands(dropped),
+                    thousands(rejected)
+                ));
             }
         }
         line
@@ -92,7 +99,11 @@ mod tests {
 
     fn report(received: u64, delivered: u64, dropped: u64) -> Report {
         Report {
-            ingress: Ingress { received, accepted: received, ..Ingress::default() },
+            ingress: Ingress {
+                received,
+                accepted: received,
+                ..Ingress::default()
+            },
             subscriptions: vec![Subscription {
                 open: true,
                 received: delivered + dropped,
@@ -100,7 +111,11 @@ mod tests {
                 dropped: [("lapped".to_owned(), dropped)].into(),
                 ..Subscription::default()
             }],
-            log: Some(LogFill { bytes: 64 << 20, limit: 256 << 20, ..LogFill::default() }),
+            log: Some(LogFill {
+                bytes: 64 << 20,
+                limit: 256 << 20,
+                ..LogFill::default()
+            }),
             ..Report::default()
         }
     }

@@ -58,7 +58,14 @@ pub struct UpArgs {
     #[arg(long, help_heading = "Inputs")]
     no_syslog: bool,
     /// What to log to standard error, for instance `info` or `warn,doppler=debug`
-    #[arg(long, value_name = "FILTER", env = "LOG_LEVEL", hide_env_values = true, default_value = "warn", help_heading = "Display")]
+    #[arg(
+        long,
+        value_name = "FILTER",
+        env = "LOG_LEVEL",
+        hide_env_values = true,
+        default_value = "warn",
+        help_heading = "Display"
+    )]
     log_level: String,
 }
 
@@ -73,7 +80,9 @@ DIR/endpoints.json holds every address, certificate and token file, for scripts.
 Exit code 0 when everything was delivered at the end, 1 when something was left.";
 
 fn parse_size(text: &str) -> Result<u64, String> {
-    ByteSize::parse(text).map(|size| size.0).map_err(|error| error.to_string())
+    ByteSize::parse(text)
+        .map(|size| size.0)
+        .map_err(|error| error.to_string())
 }
 
 /// Starts everything and runs until told to stop.
@@ -85,12 +94,16 @@ pub async fn run(args: UpArgs, color: ColorArg) -> Result<Exit> {
     let lock = dir.take()?;
     let palette = color.stdout();
     let _log = logging::init(&logging::Config {
-        format: logging::Format::Text { color: color.stderr().is_on() },
+        format: logging::Format::Text {
+            color: color.stderr().is_on(),
+        },
         filter: args.log_level.clone(),
         ..logging::Config::default()
     })?;
     let lifecycle = Lifecycle::new();
-    lifecycle.watch_signals().context("cannot watch for signals")?;
+    lifecycle
+        .watch_signals()
+        .context("cannot watch for signals")?;
 
     let pki = Pki::generate(&dir)?;
     let token = Token::make(&dir)?;
@@ -109,12 +122,26 @@ pub async fn run(args: UpArgs, color: ColorArg) -> Result<Exit> {
     lock.publish(&endpoints)?;
     let program = banner::program_name();
     let moved = plan.moved();
-    let banner = Banner { endpoints: &endpoints, dir: &dir, token: &token.text, moved: &moved, demo: args.demo, program: &program };
+    let banner = Banner {
+        endpoints: &endpoints,
+        dir: &dir,
+        token: &token.text,
+        moved: &moved,
+        demo: args.demo,
+        program: &program,
+    };
     output::write(banner.render(palette).as_bytes())?;
 
     let reason = watch(&stack, &lifecycle).await;
     lock.withdraw()?;
-    drain(stack, &lifecycle, reason, args.drain_timeout, color.stderr()).await
+    drain(
+        stack,
+        &lifecycle,
+        reason,
+        args.drain_timeout,
+        color.stderr(),
+    )
+    .await
 }
 
 /// Shows the live line, on a terminal, until it is time to stop.
@@ -141,12 +168,21 @@ async fn watch(stack: &Stack, lifecycle: &Lifecycle) -> StopReason {
 }
 
 /// Takes everything down in the order of the data path, and says what did not arrive.
-async fn drain(stack: Stack, lifecycle: &Lifecycle, reason: StopReason, deadline: Duration, palette: Palette) -> Result<Exit> {
+async fn drain(
+    stack: Stack,
+    lifecycle: &Lifecycle,
+    reason: StopReason,
+    deadline: Duration,
+    palette: Palette,
+) -> Result<Exit> {
     if let StopReason::Fault(fault) = &reason {
         let what = format!("a part of the pipeline failed: {fault}");
         output::tell(&palette.text(Paint::Error, &what));
     }
-    output::tell(&format!("draining, at most {} s; once more Ctrl-C cuts it short", deadline.as_secs()));
+    output::tell(&format!(
+        "draining, at most {} s; once more Ctrl-C cuts it short",
+        deadline.as_secs()
+    ));
     let before = stack.reports();
     let report = lifecycle.shutdown(deadline).await;
     let undelivered = stack.undelivered(&before);
@@ -154,13 +190,21 @@ async fn drain(stack: Stack, lifecycle: &Lifecycle, reason: StopReason, deadline
         output::tell(&palette.text(Paint::Notice, line));
     }
     if !report.finished() {
-        let what = format!("cut short after {:.1} s: {} had not finished", report.took.as_secs_f64(), report.unfinished.join(", "));
+        let what = format!(
+            "cut short after {:.1} s: {} had not finished",
+            report.took.as_secs_f64(),
+            report.unfinished.join(", ")
+        );
         output::tell(&palette.text(Paint::Notice, &what));
     }
-    let fine = report.finished() && undelivered.is_empty() && !matches!(reason, StopReason::Fault(_));
+    let fine =
+        report.finished() && undelivered.is_empty() && !matches!(reason, StopReason::Fault(_));
     if fine {
         let taken = stack.totals().received();
-        output::tell(&format!("drained: {} taken in, everything that a reader was to get was delivered", count(taken, "envelope")));
+        output::tell(&format!(
+            "drained: {} taken in, everything that a reader was to get was delivered",
+            count(taken, "envelope")
+        ));
     }
     Ok(if fine { Exit::Done } else { Exit::Negative })
 }
@@ -181,9 +225,16 @@ impl Token {
             .and_then(|mut source| source.read_exact(&mut random))
             .context("cannot read /dev/urandom for the token")?;
         let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let token = Self { grants: dir.file("tokens"), file: dir.file("token"), text };
+        let token = Self {
+            grants: dir.file("tokens"),
+            file: dir.file("token"),
+            text,
+        };
         write_private(&token.file, format!("{}\n", token.text).as_bytes())?;
-        write_private(&token.grants, format!("{} doppler.firehose\n", token.text).as_bytes())?;
+        write_private(
+            &token.grants,
+            format!("{} doppler.firehose\n", token.text).as_bytes(),
+        )?;
         Ok(token)
     }
 }

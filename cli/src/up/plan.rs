@@ -23,12 +23,18 @@ pub struct Follow {
 
 /// `FILE` or `FILE=SOURCE_ID`; a file whose very name has an equals sign is taken by its name.
 pub fn parse_follow(text: &str) -> Result<Follow, String> {
-    let split = text.rsplit_once('=').filter(|(path, id)| !path.is_empty() && !id.is_empty() && !Path::new(text).exists());
+    let split = text
+        .rsplit_once('=')
+        .filter(|(path, id)| !path.is_empty() && !id.is_empty() && !Path::new(text).exists());
     let (path, given) = split.map_or((text, None), |(path, id)| (path, Some(id)));
     let path = std::path::absolute(path).map_err(|error| format!("`{path}`: {error}"))?;
     let source_id = match given {
         Some(id) => id.to_owned(),
-        None => path.file_name().ok_or(format!("`{text}` names no file"))?.to_string_lossy().into_owned(),
+        None => path
+            .file_name()
+            .ok_or(format!("`{text}` names no file"))?
+            .to_string_lossy()
+            .into_owned(),
     };
     Ok(Follow { path, source_id })
 }
@@ -80,7 +86,11 @@ impl Plan {
             web: port(Transport::Tcp, 8081)?,
             dopplers: (0..args.dopplers)
                 .map(|index| {
-                    let (grpc, admin) = if index == 0 { (8082, 14825) } else { (8082 + index, 14830 + index) };
+                    let (grpc, admin) = if index == 0 {
+                        (8082, 14825)
+                    } else {
+                        (8082 + index, 14830 + index)
+                    };
                     Ok((port(Transport::Tcp, grpc)?, port(Transport::Tcp, admin)?))
                 })
                 .collect::<Result<_>>()?,
@@ -100,12 +110,19 @@ impl Plan {
 
     /// The files of one of the identities.
     pub fn tls(&self, identity: &crate::state::Identity) -> TlsFiles {
-        TlsFiles { ca: self.pki.ca.clone(), cert: identity.cert.clone(), key: identity.key.clone() }
+        TlsFiles {
+            ca: self.pki.ca.clone(),
+            cert: identity.cert.clone(),
+            key: identity.key.clone(),
+        }
     }
 
     /// Where the dopplers will be.
     pub fn doppler_addrs(&self) -> Vec<String> {
-        self.dopplers.iter().map(|(grpc, _)| grpc.addr.to_string()).collect()
+        self.dopplers
+            .iter()
+            .map(|(grpc, _)| grpc.addr.to_string())
+            .collect()
     }
 
     /// Every port that people know and that is another one this time.
@@ -115,19 +132,34 @@ impl Plan {
             ("agent's dropsonde port".to_owned(), self.agent_udp),
             ("traffic controller".to_owned(), self.web),
         ];
-        all.extend(self.syslog_tcp.map(|choice| ("syslog port (TCP)".to_owned(), choice)));
-        all.extend(self.syslog_udp.map(|choice| ("syslog port (UDP)".to_owned(), choice)));
-        all.extend(self.dopplers.iter().map(|(grpc, _)| ("doppler".to_owned(), *grpc)));
+        all.extend(
+            self.syslog_tcp
+                .map(|choice| ("syslog port (TCP)".to_owned(), choice)),
+        );
+        all.extend(
+            self.syslog_udp
+                .map(|choice| ("syslog port (UDP)".to_owned(), choice)),
+        );
+        all.extend(
+            self.dopplers
+                .iter()
+                .map(|(grpc, _)| ("doppler".to_owned(), *grpc)),
+        );
         all.retain(|(_, choice)| choice.instead_of.is_some());
         all
     }
 }
 
 /// A port that none of the earlier choices is.
-fn distinct(transport: Transport, usual: u16, taken: &mut Vec<(Transport, SocketAddr)>) -> Result<Choice> {
+fn distinct(
+    transport: Transport,
+    usual: u16,
+    taken: &mut Vec<(Transport, SocketAddr)>,
+) -> Result<Choice> {
     const TRIES: usize = 16;
     for _ in 0..TRIES {
-        let choice = choose(transport, usual).context("the system has no free port on 127.0.0.1")?;
+        let choice =
+            choose(transport, usual).context("the system has no free port on 127.0.0.1")?;
         if !taken.contains(&(transport, choice.addr)) {
             taken.push((transport, choice.addr));
             return Ok(choice);
@@ -143,20 +175,30 @@ mod tests {
     #[test]
     fn a_followed_file_has_its_name_or_the_given_one() {
         let at = |text: &str| parse_follow(text).map(|follow| (follow.path, follow.source_id));
-        assert_eq!(at("/var/log/dpkg.log"), Ok(("/var/log/dpkg.log".into(), "dpkg.log".to_owned())));
-        assert_eq!(at("/var/log/dpkg.log=apt"), Ok(("/var/log/dpkg.log".into(), "apt".to_owned())));
+        assert_eq!(
+            at("/var/log/dpkg.log"),
+            Ok(("/var/log/dpkg.log".into(), "dpkg.log".to_owned()))
+        );
+        assert_eq!(
+            at("/var/log/dpkg.log=apt"),
+            Ok(("/var/log/dpkg.log".into(), "apt".to_owned()))
+        );
         assert!(at("/").is_err());
         let temp = tempfile::tempdir().unwrap();
         let odd = temp.path().join("a=b");
         std::fs::write(&odd, "").unwrap();
-        assert_eq!(at(odd.to_str().unwrap()), Ok((odd.clone(), "a=b".to_owned())));
+        assert_eq!(
+            at(odd.to_str().unwrap()),
+            Ok((odd.clone(), "a=b".to_owned()))
+        );
     }
 
     #[test]
     fn no_port_is_given_twice() {
         let mut taken = Vec::new();
-        let ports: std::collections::BTreeSet<_> =
-            (0..50).map(|_| distinct(Transport::Tcp, 0, &mut taken).unwrap().addr.port()).collect();
+        let ports: std::collections::BTreeSet<_> = (0..50)
+            .map(|_| distinct(Transport::Tcp, 0, &mut taken).unwrap().addr.port())
+            .collect();
         assert_eq!(ports.len(), 50);
     }
 }

@@ -29,9 +29,15 @@ pub struct Choice {
 /// When the system has no port to give.
 pub fn choose(transport: Transport, usual: u16) -> std::io::Result<Choice> {
     if let Ok(addr) = probe(transport, usual) {
-        return Ok(Choice { addr, instead_of: None });
+        return Ok(Choice {
+            addr,
+            instead_of: None,
+        });
     }
-    Ok(Choice { addr: probe(transport, 0)?, instead_of: Some(usual) })
+    Ok(Choice {
+        addr: probe(transport, 0)?,
+        instead_of: Some(usual),
+    })
 }
 
 fn probe(transport: Transport, port: u16) -> std::io::Result<SocketAddr> {
@@ -51,7 +57,9 @@ mod tests {
         for transport in [Transport::Tcp, Transport::Udp] {
             let taken = probe(transport, 0).unwrap().port();
             let _holder: Box<dyn std::any::Any> = match transport {
-                Transport::Tcp => Box::new(TcpListener::bind((Ipv4Addr::LOCALHOST, taken)).unwrap()),
+                Transport::Tcp => {
+                    Box::new(TcpListener::bind((Ipv4Addr::LOCALHOST, taken)).unwrap())
+                }
                 Transport::Udp => Box::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, taken)).unwrap()),
             };
             let choice = choose(transport, taken).unwrap();
@@ -65,6 +73,12 @@ mod tests {
     fn a_free_port_is_taken_as_it_is() {
         let free = probe(Transport::Tcp, 0).unwrap();
         let choice = choose(Transport::Tcp, free.port()).unwrap();
-        assert_eq!(choice, Choice { addr: free, instead_of: None });
+        assert_eq!(
+            choice,
+            Choice {
+                addr: free,
+                instead_of: None
+            }
+        );
     }
 }

@@ -24,7 +24,9 @@ impl Stack {
     pub async fn start(plan: &Plan, lifecycle: &Lifecycle) -> Result<Self> {
         // Stages drain in the order in which they were made: along the data path, so that what is on its way arrives.
         let agent_stage = lifecycle.stage("agent");
-        let doppler_stages: Vec<_> = (1..=plan.dopplers.len()).map(|n| lifecycle.stage(&format!("doppler-{n}"))).collect();
+        let doppler_stages: Vec<_> = (1..=plan.dopplers.len())
+            .map(|n| lifecycle.stage(&format!("doppler-{n}")))
+            .collect();
         let web_stage = lifecycle.stage("traffic-controller");
 
         let mut dopplers = Vec::new();
@@ -43,13 +45,22 @@ impl Stack {
         let web = traffic_controller::start(web_config(plan), &web_stage)
             .await
             .context("cannot start the traffic controller")?;
-        let agent = loggregator_agent::start(agent_config(plan), &agent_stage).await.context("cannot start the agent")?;
-        Ok(Self { agent, dopplers, web })
+        let agent = loggregator_agent::start(agent_config(plan), &agent_stage)
+            .await
+            .context("cannot start the agent")?;
+        Ok(Self {
+            agent,
+            dopplers,
+            web,
+        })
     }
 
     /// The addresses as they are.
     pub fn endpoints(&self, plan: &Plan) -> Endpoints {
-        let admin = |addr: Option<SocketAddr>| addr.map(|addr| format!("http://{addr}")).unwrap_or_default();
+        let admin = |addr: Option<SocketAddr>| {
+            addr.map(|addr| format!("http://{addr}"))
+                .unwrap_or_default()
+        };
         let text = |addr: Option<SocketAddr>| addr.map(|addr| addr.to_string());
         Endpoints {
             version: Endpoints::VERSION,
@@ -64,10 +75,17 @@ impl Stack {
             doppler: self
                 .dopplers
                 .iter()
-                .map(|doppler| DopplerEndpoints { grpc: doppler.grpc_addr.to_string(), admin: admin(doppler.admin_addr) })
+                .map(|doppler| DopplerEndpoints {
+                    grpc: doppler.grpc_addr.to_string(),
+                    admin: admin(doppler.admin_addr),
+                })
                 .collect(),
             traffic_controller: TrafficControllerEndpoints {
-                url: format!("{}://{}", if self.web.tls { "wss" } else { "ws" }, self.web.addr),
+                url: format!(
+                    "{}://{}",
+                    if self.web.tls { "wss" } else { "ws" },
+                    self.web.addr
+                ),
                 admin: admin(self.web.admin_addr),
             },
             ca_file: plan.pki.ca.clone(),
@@ -89,7 +107,11 @@ impl Stack {
 
     /// What the drain did not bring to a reader that was there when it began.
     pub fn undelivered(&self, before: &[Report]) -> Vec<String> {
-        before.iter().zip(self.reports()).flat_map(|(before, after)| undelivered(before, &after)).collect()
+        before
+            .iter()
+            .zip(self.reports())
+            .flat_map(|(before, after)| undelivered(before, &after))
+            .collect()
     }
 }
 
@@ -98,7 +120,9 @@ fn undelivered(before: &Report, after: &Report) -> Vec<String> {
         before
             .subscriptions
             .iter()
-            .find(|other| (&other.id, &other.peer, &other.selector) == (&this.id, &this.peer, &this.selector))
+            .find(|other| {
+                (&other.id, &other.peer, &other.selector) == (&this.id, &this.peer, &this.selector)
+            })
             .map_or(0, Subscription::dropped_total)
     };
     after
@@ -106,8 +130,19 @@ fn undelivered(before: &Report, after: &Report) -> Vec<String> {
         .iter()
         .filter_map(|this| {
             let left = this.pending + this.dropped_total().saturating_sub(lost_earlier(this));
-            let name = if this.id.is_empty() { &this.selector } else { &this.id };
-            (left > 0).then(|| format!("not delivered: {} for {name} ({}, {})", count(left, "envelope"), this.api, this.peer))
+            let name = if this.id.is_empty() {
+                &this.selector
+            } else {
+                &this.id
+            };
+            (left > 0).then(|| {
+                format!(
+                    "not delivered: {} for {name} ({}, {})",
+                    count(left, "envelope"),
+                    this.api,
+                    this.peer
+                )
+            })
         })
         .collect()
 }

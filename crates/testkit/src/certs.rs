@@ -3,13 +3,20 @@
 use anyhow::{Context as _, Result};
 use loggregator_net::TlsFiles;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// Server names of the components, as certificates in a deployment carry them.
-pub const NAMES: [&str; 5] = ["doppler", "metron", "trafficcontroller", "reverselogproxy", "client"];
+pub const NAMES: [&str; 5] = [
+    "doppler",
+    "metron",
+    "trafficcontroller",
+    "reverselogproxy",
+    "client",
+];
 
 /// A CA, and a certificate for each of [`NAMES`], valid on loopback too. The folder goes with the value.
 #[derive(Debug)]
@@ -23,7 +30,10 @@ impl Certs {
     /// # Errors
     /// When a file cannot be written.
     pub fn generate() -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("loggregator-certs-").tempdir().context("a temporary folder")?;
+        let dir = tempfile::Builder::new()
+            .prefix("loggregator-certs-")
+            .tempdir()
+            .context("a temporary folder")?;
         let key = KeyPair::generate()?;
         let mut params = base("test CA", Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -38,7 +48,11 @@ impl Certs {
 
     /// The files of one component: the CA that it trusts, its certificate, its key.
     pub fn tls(&self, name: &str) -> TlsFiles {
-        TlsFiles { ca: self.ca(), cert: self.file(name, "crt"), key: self.file(name, "key") }
+        TlsFiles {
+            ca: self.ca(),
+            cert: self.file(name, "crt"),
+            key: self.file(name, "key"),
+        }
     }
 
     /// The CA's certificate.
@@ -67,11 +81,20 @@ fn base(name: &str, alternatives: Vec<String>) -> Result<CertificateParams> {
 }
 
 fn write_identity(dir: &Path, name: &str, issuer: &Issuer<'_, KeyPair>) -> Result<()> {
-    let mut params = base(name, [name, "localhost", "127.0.0.1"].map(str::to_owned).to_vec())?;
+    let mut params = base(
+        name,
+        [name, "localhost", "127.0.0.1"].map(str::to_owned).to_vec(),
+    )?;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
     let key = KeyPair::generate()?;
-    std::fs::write(dir.join(format!("{name}.crt")), params.signed_by(&key, issuer)?.pem())?;
+    std::fs::write(
+        dir.join(format!("{name}.crt")),
+        params.signed_by(&key, issuer)?.pem(),
+    )?;
     std::fs::write(dir.join(format!("{name}.key")), key.serialize_pem())?;
     Ok(())
 }
@@ -86,7 +109,10 @@ mod tests {
         let dir = certs.dir().to_owned();
         for name in NAMES {
             let files = certs.tls(name);
-            assert!(files.ca.is_file() && files.cert.is_file() && files.key.is_file(), "{name}");
+            assert!(
+                files.ca.is_file() && files.cert.is_file() && files.key.is_file(),
+                "{name}"
+            );
         }
         drop(certs);
         assert!(!dir.exists());

@@ -86,15 +86,21 @@ impl Consumer {
                 }
             }
         };
-        tokio::time::timeout(OPENING, connected).await.context("the WebSocket does not connect")??;
+        tokio::time::timeout(OPENING, connected)
+            .await
+            .context("the WebSocket does not connect")??;
         Ok(Self::spawn(async move |seen, mut gate| {
             let mut builder = V1Builder::new();
             loop {
-                let Some(event) = gate.next(async { Some(stream.next().await) }).await else { break };
+                let Some(event) = gate.next(async { Some(stream.next().await) }).await else {
+                    break;
+                };
                 match event {
                     Ok(WsEvent::Envelope(payload)) => {
                         let mut unreadable = u64::from(builder.push(&payload).is_err());
-                        while let Some(Ok(WsEvent::Envelope(payload))) = stream.next().now_or_never() {
+                        while let Some(Ok(WsEvent::Envelope(payload))) =
+                            stream.next().now_or_never()
+                        {
                             unreadable += u64::from(builder.push(&payload).is_err());
                         }
                         let mut seen = seen.lock();
@@ -116,7 +122,11 @@ impl Consumer {
         let seen = Arc::<Mutex<Seen>>::default();
         let (reading, gate) = watch::channel(true);
         let task = tokio::spawn(read(Arc::clone(&seen), Gate(gate)));
-        Self { seen, reading, task }
+        Self {
+            seen,
+            reading,
+            task,
+        }
     }
 
     /// Stops reading without closing: the connection fills up.

@@ -14,7 +14,8 @@ use tokio::net::TcpStream;
 /// When it does not answer within ten seconds, or not with a ledger.
 pub async fn fetch(admin: SocketAddr) -> Result<Report> {
     let body = get(admin, "/ledger").await?;
-    serde_json::from_slice(&body).with_context(|| format!("{admin}: {}", String::from_utf8_lossy(&body)))
+    serde_json::from_slice(&body)
+        .with_context(|| format!("{admin}: {}", String::from_utf8_lossy(&body)))
 }
 
 /// Fetches a path of an admin server.
@@ -25,14 +26,25 @@ pub async fn get(admin: SocketAddr, path: &str) -> Result<Vec<u8>> {
     let exchange = async {
         let mut stream = TcpStream::connect(admin).await?;
         // HTTP/1.0: the answer ends with the connection, and is not cut into chunks.
-        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {admin}\r\n\r\n").as_bytes()).await?;
+        stream
+            .write_all(format!("GET {path} HTTP/1.0\r\nHost: {admin}\r\n\r\n").as_bytes())
+            .await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;
         anyhow::Ok(answer)
     };
-    let answer = tokio::time::timeout(Duration::from_secs(10), exchange).await.context("no answer")??;
-    let head = answer.windows(4).position(|window| window == b"\r\n\r\n").context("no HTTP answer")?;
-    let status = String::from_utf8_lossy(&answer[..head]).lines().next().unwrap_or_default().to_owned();
+    let answer = tokio::time::timeout(Duration::from_secs(10), exchange)
+        .await
+        .context("no answer")??;
+    let head = answer
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .context("no HTTP answer")?;
+    let status = String::from_utf8_lossy(&answer[..head])
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned();
     ensure!(status.contains(" 200"), "{admin}{path}: {status}");
     Ok(answer[head + 4..].to_vec())
 }
@@ -42,10 +54,15 @@ pub fn imbalances(reports: &[Report]) -> String {
     let mut out = String::new();
     for report in reports {
         if !report.ingress.balanced() {
-            let _: std::fmt::Result = writeln!(out, "{} {}: ingress {:?}", report.component, report.instance, report.ingress);
+            let _: std::fmt::Result = writeln!(
+                out,
+                "{} {}: ingress {:?}",
+                report.component, report.instance, report.ingress
+            );
         }
         for row in report.subscriptions.iter().filter(|row| !row.balanced()) {
-            let _: std::fmt::Result = writeln!(out, "{} {}: {row:?}", report.component, report.instance);
+            let _: std::fmt::Result =
+                writeln!(out, "{} {}: {row:?}", report.component, report.instance);
         }
     }
     out
@@ -64,13 +81,14 @@ pub fn assert_ledger_balanced(reports: &[Report]) {
 
 /// The sum of these rows.
 pub fn sum<'a>(rows: impl IntoIterator<Item = &'a Subscription>) -> Subscription {
-    rows.into_iter().fold(Subscription::default(), |mut sum, row| {
-        sum.received += row.received;
-        sum.delivered += row.delivered;
-        sum.pending += row.pending;
-        for (reason, count) in &row.dropped {
-            *sum.dropped.entry(reason.clone()).or_default() += count;
-        }
-        sum
-    })
+    rows.into_iter()
+        .fold(Subscription::default(), |mut sum, row| {
+            sum.received += row.received;
+            sum.delivered += row.delivered;
+            sum.pending += row.pending;
+            for (reason, count) in &row.dropped {
+                *sum.dropped.entry(reason.clone()).or_default() += count;
+            }
+            sum
+        })
 }

@@ -26,7 +26,10 @@ use std::time::{Duration, Instant};
 
 /// How long [`eventually`] waits: 30 s, or as many seconds as the variable `LOGGREGATOR_TEST_PATIENCE` says.
 pub fn patience() -> Duration {
-    let seconds = std::env::var("LOGGREGATOR_TEST_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
+    let seconds = std::env::var("LOGGREGATOR_TEST_PATIENCE")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(30);
     Duration::from_secs(seconds)
 }
 
@@ -37,7 +40,11 @@ pub fn patience() -> Duration {
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + patience();
     while !holds().await {
-        assert!(Instant::now() < deadline, "it did not come true within {:?}: {what}", patience());
+        assert!(
+            Instant::now() < deadline,
+            "it did not come true within {:?}: {what}",
+            patience()
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -27,7 +27,20 @@ impl Load {
     /// Lines of these sources through this channel.
     pub fn new(channel: Channel, sources: &[&str]) -> Self {
         let sources = sources.iter().map(|source| (*source).to_owned()).collect();
-        Self { channel, sources, turn: 0, numbering: Numbering::default(), accepted: 0, in_doubt: 0 }
+        Self {
+            channel,
+            sources,
+            turn: 0,
+            numbering: Numbering::default(),
+            accepted: 0,
+            in_doubt: 0,
+        }
+    }
+
+    /// Makes the lines longer by so many bytes. Numbers start anew.
+    pub fn padded(mut self, bytes: usize) -> Self {
+        self.numbering = Numbering::padded(bytes);
+        self
     }
 
     /// Sends so many lines, as fast as they are taken.
@@ -48,7 +61,11 @@ impl Load {
     ///
     /// # Errors
     /// As [`send`](Self::send).
-    pub async fn send_while(&mut self, per_second: u32, mut wanted: impl FnMut() -> bool) -> Result<()> {
+    pub async fn send_while(
+        &mut self,
+        per_second: u32,
+        mut wanted: impl FnMut() -> bool,
+    ) -> Result<()> {
         let pause = Duration::from_secs_f64(BATCH as f64 / f64::from(per_second));
         let mut next = Instant::now();
         while wanted() {
@@ -66,7 +83,12 @@ impl Load {
         while left > 0 {
             let count = left.min(BATCH);
             let batch = self.make(count);
-            while self.channel.unary(rpc::INGRESS_SEND, batch.clone()).await.is_err() {
+            while self
+                .channel
+                .unary(rpc::INGRESS_SEND, batch.clone())
+                .await
+                .is_err()
+            {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             self.accepted += count;
@@ -83,7 +105,9 @@ impl Load {
             }
             Err(status) => {
                 self.in_doubt += count;
-                Err(anyhow::anyhow!("a batch of {count} was not taken: {status}"))
+                Err(anyhow::anyhow!(
+                    "a batch of {count} was not taken: {status}"
+                ))
             }
         }
     }

@@ -16,7 +16,10 @@ pub trait Stage: Send + 'static {
     type Running: Clone + Send + 'static;
 
     /// Starts it on the lifecycle.
-    fn start(config: Self::Config, lifecycle: Lifecycle) -> impl Future<Output = Result<Self::Running>> + Send;
+    fn start(
+        config: Self::Config,
+        lifecycle: Lifecycle,
+    ) -> impl Future<Output = Result<Self::Running>> + Send;
 
     /// Writes the addresses that it got into the settings, so that it comes back under the same.
     fn keep_addresses(config: &mut Self::Config, running: &Self::Running);
@@ -46,7 +49,11 @@ impl<S: Stage> Part<S> {
         let (up, running) = launch::<S>(config.clone()).await?;
         let mut config = config;
         S::keep_addresses(&mut config, &running);
-        Ok(Self { config, running, up: Some(up) })
+        Ok(Self {
+            config,
+            running,
+            up: Some(up),
+        })
     }
 
     /// What it said when it was started last.
@@ -66,7 +73,9 @@ impl<S: Stage> Part<S> {
 
     /// Stops it in order.
     pub async fn stop(&mut self, deadline: Duration) -> DrainReport {
-        let Some(up) = self.up.take() else { return DrainReport::default() };
+        let Some(up) = self.up.take() else {
+            return DrainReport::default();
+        };
         let report = up.lifecycle.shutdown(deadline).await;
         up.runtime.shutdown_background();
         report
@@ -95,7 +104,9 @@ impl<S: Stage> Part<S> {
                     self.running = running;
                     return Ok(());
                 }
-                Err(error) if Instant::now() > deadline => return Err(error.context("it does not start again")),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(error.context("it does not start again"));
+                }
                 // A killed runtime closes its sockets a moment later.
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
@@ -117,13 +128,21 @@ impl<S: Stage> Drop for Part<S> {
 async fn launch<S: Stage>(config: S::Config) -> Result<(Up, S::Running)> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .thread_name(std::any::type_name::<S>().rsplit("::").next().unwrap_or("part"))
+        .thread_name(
+            std::any::type_name::<S>()
+                .rsplit("::")
+                .next()
+                .unwrap_or("part"),
+        )
         .enable_all()
         .build()?;
     let lifecycle = Lifecycle::new();
     let started = runtime.spawn(S::start(config, lifecycle.clone())).await;
     let up = Up { runtime, lifecycle };
-    match started.context("it panicked while starting").and_then(|result| result) {
+    match started
+        .context("it panicked while starting")
+        .and_then(|result| result)
+    {
         Ok(running) => Ok((up, running)),
         Err(error) => {
             // Dropping a runtime within another one panics.

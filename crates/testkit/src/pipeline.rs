@@ -52,7 +52,9 @@ impl Stage for AgentStage {
     type Running = loggregator_agent::Running;
 
     async fn start(config: Self::Config, lifecycle: Lifecycle) -> Result<Self::Running> {
-        loggregator_agent::start(config, &lifecycle).await.context("agent")
+        loggregator_agent::start(config, &lifecycle)
+            .await
+            .context("agent")
     }
 
     fn keep_addresses(config: &mut Self::Config, running: &Self::Running) {
@@ -73,7 +75,9 @@ impl Stage for WebStage {
     type Running = traffic_controller::Running;
 
     async fn start(config: Self::Config, lifecycle: Lifecycle) -> Result<Self::Running> {
-        traffic_controller::start(config, &lifecycle).await.context("traffic controller")
+        traffic_controller::start(config, &lifecycle)
+            .await
+            .context("traffic controller")
     }
 
     fn keep_addresses(config: &mut Self::Config, running: &Self::Running) {
@@ -142,10 +146,18 @@ impl Builder {
             }
             dopplers.push(Part::<DopplerStage>::start(config).await?);
         }
-        let addrs: Vec<String> = dopplers.iter().map(|part| part.running().grpc_addr.to_string()).collect();
+        let addrs: Vec<String> = dopplers
+            .iter()
+            .map(|part| part.running().grpc_addr.to_string())
+            .collect();
         let web = Part::start(self.web(&certs, &addrs)?).await?;
         let agent = Part::start(self.agent(&certs, &addrs)).await?;
-        Ok(Pipeline { certs, dopplers, agent, web })
+        Ok(Pipeline {
+            certs,
+            dopplers,
+            agent,
+            web,
+        })
     }
 
     fn agent(&self, certs: &Certs, dopplers: &[String]) -> loggregator_agent::Config {
@@ -224,8 +236,14 @@ impl Pipeline {
     /// # Errors
     /// When the certificates cannot be read.
     pub fn doppler_set(&self) -> Result<DopplerSet> {
-        let addrs = self.dopplers.iter().map(|part| part.running().grpc_addr.to_string());
-        Ok(DopplerSet::fixed(addrs, Connector::new(DOPPLER, Some(self.client_tls()?))))
+        let addrs = self
+            .dopplers
+            .iter()
+            .map(|part| part.running().grpc_addr.to_string());
+        Ok(DopplerSet::fixed(
+            addrs,
+            Connector::new(DOPPLER, Some(self.client_tls()?)),
+        ))
     }
 
     /// Numbered lines of these sources, to the agent.
@@ -234,7 +252,10 @@ impl Pipeline {
     /// When the certificates cannot be read.
     pub fn load(&self, sources: &[&str]) -> Result<Load> {
         let connector = Connector::new(AGENT, Some(self.client_tls()?));
-        Ok(Load::new(connector.channel(&self.agent.running().grpc_addr.to_string()), sources))
+        Ok(Load::new(
+            connector.channel(&self.agent.running().grpc_addr.to_string()),
+            sources,
+        ))
     }
 
     /// The same, straight to a doppler.
@@ -243,7 +264,10 @@ impl Pipeline {
     /// When the certificates cannot be read.
     pub fn load_to_doppler(&self, index: usize, sources: &[&str]) -> Result<Load> {
         let connector = Connector::new(DOPPLER, Some(self.client_tls()?));
-        Ok(Load::new(connector.channel(&self.dopplers[index].running().grpc_addr.to_string()), sources))
+        Ok(Load::new(
+            connector.channel(&self.dopplers[index].running().grpc_addr.to_string()),
+            sources,
+        ))
     }
 
     /// A v2 subscription at all dopplers; returns when it stands.
@@ -251,7 +275,11 @@ impl Pipeline {
     /// # Errors
     /// When the certificates cannot be read.
     pub async fn v2(&self, request: impl Into<EgressBatchRequest>) -> Result<Consumer> {
-        Consumer::v2(EgressStream::open(&self.doppler_set()?, request), self.dopplers.len()).await
+        Consumer::v2(
+            EgressStream::open(&self.doppler_set()?, request),
+            self.dopplers.len(),
+        )
+        .await
     }
 
     /// A v1 subscription over gRPC at all dopplers; returns when it stands.
@@ -259,7 +287,11 @@ impl Pipeline {
     /// # Errors
     /// When the certificates cannot be read.
     pub async fn v1(&self, request: &SubscriptionRequest) -> Result<Consumer> {
-        Consumer::v1(V1Stream::open(&self.doppler_set()?, request), self.dopplers.len()).await
+        Consumer::v1(
+            V1Stream::open(&self.doppler_set()?, request),
+            self.dopplers.len(),
+        )
+        .await
     }
 
     /// A WebSocket subscription at the traffic controller; returns when it reaches all dopplers.
@@ -271,19 +303,32 @@ impl Pipeline {
         let mut config = WsConfig::new(&format!("wss://{}", self.web.running().addr));
         config.tls = Some(ClientTls::ca_only(&self.certs.ca())?);
         config.token = Some(TOKEN.to_owned());
-        config.backoff = loggregator_net::Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
+        config.backoff =
+            loggregator_net::Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
         let consumer = Consumer::web(WsStream::new(config, subject)).await?;
         let up = self.dopplers.iter().filter(|part| part.is_up()).count();
-        crate::eventually("the traffic controller subscribes at every doppler", async || {
-            self.v1_subscriptions().await.is_ok_and(|now| now >= before + up)
-        })
+        crate::eventually(
+            "the traffic controller subscribes at every doppler",
+            async || {
+                self.v1_subscriptions()
+                    .await
+                    .is_ok_and(|now| now >= before + up)
+            },
+        )
         .await;
         Ok(consumer)
     }
 
     async fn v1_subscriptions(&self) -> Result<usize> {
-        let reports = self.dopplers.iter().filter(|part| part.is_up()).map(|part| part.running().report());
-        Ok(reports.flat_map(|report| report.subscriptions).filter(|row| row.open && row.api == "v1").count())
+        let reports = self
+            .dopplers
+            .iter()
+            .filter(|part| part.is_up())
+            .map(|part| part.running().report());
+        Ok(reports
+            .flat_map(|report| report.subscriptions)
+            .filter(|row| row.open && row.api == "v1")
+            .count())
     }
 
     /// The ledgers of everything that runs.
@@ -291,8 +336,14 @@ impl Pipeline {
     /// # Errors
     /// When a component does not answer.
     pub async fn reports(&self) -> Result<Vec<Report>> {
-        let dopplers = self.dopplers.iter().map(|part| (part.is_up(), part.admin_addr()));
-        let others = [(self.agent.is_up(), self.agent.admin_addr()), (self.web.is_up(), self.web.admin_addr())];
+        let dopplers = self
+            .dopplers
+            .iter()
+            .map(|part| (part.is_up(), part.admin_addr()));
+        let others = [
+            (self.agent.is_up(), self.agent.admin_addr()),
+            (self.web.is_up(), self.web.admin_addr()),
+        ];
         let mut reports = Vec::new();
         for (up, addr) in dopplers.chain(others) {
             if let Some(addr) = addr.filter(|_| up) {

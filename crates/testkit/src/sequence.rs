@@ -1,6 +1,6 @@
 //! Numbered log lines, and the check that they all arrive once and in order.
 //!
-//! A line is `seq=N`, counted per source from 0. Lines of one source keep their order through the whole pipeline; lines
+//! A line is `seq=N`, counted per source from 0, padded if it is to have some weight. Lines of one source keep their order through the whole pipeline; lines
 //! of different sources do not keep any order among each other, and are not checked for one.
 
 use loggregator_client::message;
@@ -13,15 +13,27 @@ use std::fmt;
 #[derive(Debug, Clone, Default)]
 pub struct Numbering {
     next: BTreeMap<String, u64>,
+    padding: String,
 }
 
 impl Numbering {
+    /// Lines that are longer by so many bytes.
+    pub fn padded(bytes: usize) -> Self {
+        Self {
+            padding: format!(" {}", "x".repeat(bytes)),
+            ..Self::default()
+        }
+    }
+
     /// The next line of this source.
     pub fn next(&mut self, source: &str) -> Envelope {
         let next = self.next.entry(source.to_owned()).or_default();
-        let line = format!("seq={next}");
+        let line = format!("seq={next}{}", self.padding);
         *next += 1;
-        message::log(line).source(source, "0").source_type("TEST").build()
+        message::log(line)
+            .source(source, "0")
+            .source_type("TEST")
+            .build()
     }
 
     /// How many lines were made for this source.
@@ -80,7 +92,9 @@ impl Checker {
         if !self.sources.contains_key(source) {
             self.sources.insert(source.to_owned(), Arrived::default());
         }
-        let Some(arrived) = self.sources.get_mut(source) else { return };
+        let Some(arrived) = self.sources.get_mut(source) else {
+            return;
+        };
         arrived.lines += 1;
         if number < arrived.next {
             arrived.out_of_order += 1;
@@ -102,7 +116,10 @@ impl Checker {
 
     /// Repetitions and inversions of all sources.
     pub fn out_of_order(&self) -> u64 {
-        self.sources.values().map(|arrived| arrived.out_of_order).sum()
+        self.sources
+            .values()
+            .map(|arrived| arrived.out_of_order)
+            .sum()
     }
 
     /// Puts what another consumer saw beside this; for members of a shard group, whose streams are disjoint. Order is
@@ -114,7 +131,13 @@ impl Checker {
 
 impl fmt::Display for Checker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} lines, {} told lost, {} others", self.lines(), self.told_lost, self.others)?;
+        writeln!(
+            f,
+            "{} lines, {} told lost, {} others",
+            self.lines(),
+            self.told_lost,
+            self.others
+        )?;
         for (source, arrived) in &self.sources {
             writeln!(f, "  {source}: {arrived:?}")?;
         }
@@ -123,7 +146,8 @@ impl fmt::Display for Checker {
 }
 
 fn number(payload: &[u8]) -> Option<u64> {
-    std::str::from_utf8(payload.strip_prefix(b"seq=")?).ok()?.parse().ok()
+    let rest = std::str::from_utf8(payload.strip_prefix(b"seq=")?).ok()?;
+    rest.split(' ').next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -136,7 +160,15 @@ mod tests {
         for number in [0, 1, 4, 3, 5, 5] {
             checker.line("a", number);
         }
-        assert_eq!(checker.of("a"), Arrived { lines: 6, out_of_order: 2, gaps: 2, next: 6 });
+        assert_eq!(
+            checker.of("a"),
+            Arrived {
+                lines: 6,
+                out_of_order: 2,
+                gaps: 2,
+                next: 6
+            }
+        );
         assert_eq!(checker.of("b"), Arrived::default());
     }
 
@@ -146,6 +178,9 @@ mod tests {
         numbering.next("a");
         numbering.next("b");
         numbering.next("a");
-        assert_eq!((numbering.made("a"), numbering.made("b"), numbering.total()), (2, 1, 3));
+        assert_eq!(
+            (numbering.made("a"), numbering.made("b"), numbering.total()),
+            (2, 1, 3)
+        );
     }
 }

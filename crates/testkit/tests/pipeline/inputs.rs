@@ -9,7 +9,11 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UdpSocket};
 
 fn append(path: &Path, numbers: std::ops::Range<u64>) {
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap();
     for number in numbers {
         writeln!(file, "seq={number}").unwrap();
     }
@@ -24,7 +28,9 @@ async fn a_rotated_file_loses_no_line() {
     append(&path, 0..0);
     let followed = path.clone();
     let pipeline = Pipeline::builder()
-        .tune_agent(move |config| config.inputs = vec![loggregator_agent::Input::follow(followed.clone(), "app")])
+        .tune_agent(move |config| {
+            config.inputs = vec![loggregator_agent::Input::follow(followed.clone(), "app")]
+        })
         .start()
         .await
         .unwrap();
@@ -40,16 +46,25 @@ async fn a_rotated_file_loses_no_line() {
     .await;
     let first = next;
     append(&path, first..first + 1_000);
-    eventually("the first part is there", async || tail.of("app").next == first + 1_000).await;
+    eventually("the first part is there", async || {
+        tail.of("app").next == first + 1_000
+    })
+    .await;
     std::fs::rename(&path, temp.path().join("app.log.1")).unwrap();
     append(&temp.path().join("app.log.1"), first + 1_000..first + 1_100);
     append(&path, first + 1_100..first + 2_000);
-    eventually("the rest is there", async || tail.of("app").next == first + 2_000).await;
+    eventually("the rest is there", async || {
+        tail.of("app").next == first + 2_000
+    })
+    .await;
     at_rest(&pipeline).await;
     let arrived = tail.of("app");
     assert_eq!(arrived.out_of_order, 0, "{arrived:?}");
     assert_eq!(arrived.lines + arrived.gaps, first + 2_000, "{arrived:?}");
-    assert!(arrived.gaps < first, "only lines from before it was followed may be missing: {arrived:?}");
+    assert!(
+        arrived.gaps < first,
+        "only lines from before it was followed may be missing: {arrived:?}"
+    );
 }
 
 /// Scenario: RFC 5424 and RFC 3164 messages over UDP and TCP.
@@ -60,19 +75,25 @@ async fn syslog_messages_become_log_lines() {
     let tail = pipeline.v2(Selectors::everything()).await.unwrap();
     let agent = pipeline.agent.running().clone();
 
-    let mut tcp = TcpStream::connect(agent.syslog_tcp_addr.unwrap()).await.unwrap();
+    let mut tcp = TcpStream::connect(agent.syslog_tcp_addr.unwrap())
+        .await
+        .unwrap();
     for number in 0..50 {
         let message = format!("<14>1 2026-01-01T00:00:00Z host modern - - - seq={number}\n");
         tcp.write_all(message.as_bytes()).await.unwrap();
     }
     for number in 0..50 {
         let message = format!("<14>1 2026-01-01T00:00:00Z host counted - - - seq={number}");
-        tcp.write_all(format!("{} {message}", message.len()).as_bytes()).await.unwrap();
+        tcp.write_all(format!("{} {message}", message.len()).as_bytes())
+            .await
+            .unwrap();
     }
     let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     for number in 0..50 {
         let message = format!("<11>Jan  1 00:00:00 host old[1]: seq={number}");
-        udp.send_to(message.as_bytes(), agent.syslog_udp_addr.unwrap()).await.unwrap();
+        udp.send_to(message.as_bytes(), agent.syslog_udp_addr.unwrap())
+            .await
+            .unwrap();
     }
     eventually("all of them are there", async || tail.lines() == 150).await;
     at_rest(&pipeline).await;

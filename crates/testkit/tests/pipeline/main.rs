@@ -14,17 +14,26 @@ use loggregator_testkit::{Pipeline, assert_ledger_balanced, eventually};
 
 /// A v1 subscription to everything, under this shard id.
 fn v1_firehose(shard_id: &str) -> SubscriptionRequest {
-    SubscriptionRequest { shard_id: shard_id.to_owned(), ..SubscriptionRequest::default() }
+    SubscriptionRequest {
+        shard_id: shard_id.to_owned(),
+        ..SubscriptionRequest::default()
+    }
 }
 
 /// Waits until every ledger balances with nothing pending at an open subscription, then checks all of them.
 async fn at_rest(pipeline: &Pipeline) {
     eventually("nothing is pending any more", async || {
         pipeline.reports().await.is_ok_and(|reports| {
-            reports.iter().flat_map(|report| &report.subscriptions).all(|row| !row.open || row.pending == 0)
+            reports
+                .iter()
+                .flat_map(|report| &report.subscriptions)
+                .all(|row| !row.open || row.pending == 0)
         })
     })
     .await;
-    let reports = pipeline.reports().await.expect("every component that runs answers");
+    let reports = pipeline
+        .reports()
+        .await
+        .expect("every component that runs answers");
     assert_ledger_balanced(&reports);
 }

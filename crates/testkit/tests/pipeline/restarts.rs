@@ -23,7 +23,10 @@ impl Background {
         let task = tokio::spawn(async move {
             while still.load(Ordering::Relaxed) {
                 // A batch that fails is in doubt; the emitter goes on.
-                let _failed = load.send_while(PER_SECOND, || still.load(Ordering::Relaxed)).await.is_err();
+                let _failed = load
+                    .send_while(PER_SECOND, || still.load(Ordering::Relaxed))
+                    .await
+                    .is_err();
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
             load
@@ -44,7 +47,13 @@ impl Background {
 async fn a_killed_doppler_comes_back() {
     let mut pipeline = Pipeline::start().await.unwrap();
     let v2 = pipeline.v2(Selectors::everything()).await.unwrap();
-    let web = pipeline.web(Subject::Firehose { id: "web".to_owned(), filter: None }).await.unwrap();
+    let web = pipeline
+        .web(Subject::Firehose {
+            id: "web".to_owned(),
+            filter: None,
+        })
+        .await
+        .unwrap();
     let load = Background::start(pipeline.load(&SOURCES).unwrap());
     eventually("lines flow", async || v2.lines() > 500 && web.lines() > 500).await;
 
@@ -52,7 +61,10 @@ async fn a_killed_doppler_comes_back() {
     let died = (v2.lines(), web.lines());
     let before = pipeline.doppler_report(0);
     pipeline.dopplers[0].restart().await.unwrap();
-    eventually("lines flow again", async || v2.lines() > died.0 + 1_000 && web.lines() > died.1 + 1_000).await;
+    eventually("lines flow again", async || {
+        v2.lines() > died.0 + 1_000 && web.lines() > died.1 + 1_000
+    })
+    .await;
     let load = load.stop().await;
     assert_eq!(load.in_doubt(), 0, "the agent never stopped taking lines");
     at_rest(&pipeline).await;
@@ -85,12 +97,25 @@ async fn a_killed_agent_comes_back() {
     let died = v2.lines();
     eventually("lines flow again", async || v2.lines() > died + 1_000).await;
     let load = load.stop().await;
-    eventually("all is read", async || v2.lines() == pipeline.doppler_report(0).ingress.accepted).await;
+    eventually("all is read", async || {
+        v2.lines() == pipeline.doppler_report(0).ingress.accepted
+    })
+    .await;
     at_rest(&pipeline).await;
     let checker = v2.checker();
-    assert_eq!((checker.out_of_order(), checker.told_lost), (0, 0), "{checker}");
-    assert!(checker.lines() <= load.accepted() + load.in_doubt(), "{checker}");
-    let missing: u64 = SOURCES.iter().map(|source| load.made(source) - checker.of(source).lines).sum();
+    assert_eq!(
+        (checker.out_of_order(), checker.told_lost),
+        (0, 0),
+        "{checker}"
+    );
+    assert!(
+        checker.lines() <= load.accepted() + load.in_doubt(),
+        "{checker}"
+    );
+    let missing: u64 = SOURCES
+        .iter()
+        .map(|source| load.made(source) - checker.of(source).lines)
+        .sum();
     assert_eq!(checker.lines() + missing, load.accepted() + load.in_doubt());
 }
 
@@ -101,7 +126,13 @@ async fn a_killed_agent_comes_back() {
 async fn a_killed_traffic_controller_comes_back() {
     let mut pipeline = Pipeline::start().await.unwrap();
     let v2 = pipeline.v2(Selectors::everything()).await.unwrap();
-    let web = pipeline.web(Subject::Firehose { id: "nozzle".to_owned(), filter: None }).await.unwrap();
+    let web = pipeline
+        .web(Subject::Firehose {
+            id: "nozzle".to_owned(),
+            filter: None,
+        })
+        .await
+        .unwrap();
     let load = Background::start(pipeline.load(&SOURCES).unwrap());
     eventually("lines flow", async || web.lines() > 500 && v2.lines() > 500).await;
     pipeline.web.kill();
@@ -109,7 +140,10 @@ async fn a_killed_traffic_controller_comes_back() {
     let died = web.lines();
     eventually("lines flow again", async || web.lines() > died + 1_000).await;
     let load = load.stop().await;
-    eventually("the other reader has everything", async || v2.lines() == load.accepted()).await;
+    eventually("the other reader has everything", async || {
+        v2.lines() == load.accepted()
+    })
+    .await;
     at_rest(&pipeline).await;
     assert_eq!((v2.checker().out_of_order(), v2.told_lost()), (0, 0));
     let checker = web.checker();
@@ -122,7 +156,10 @@ async fn a_killed_traffic_controller_comes_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_orderly_stop_delivers_everything() {
     let mut pipeline = Pipeline::start().await.unwrap();
-    let v2 = pipeline.v2(Selectors::everything().shard("v2")).await.unwrap();
+    let v2 = pipeline
+        .v2(Selectors::everything().shard("v2"))
+        .await
+        .unwrap();
     let mut load = pipeline.load(&SOURCES).unwrap();
     load.send(10_000).await.unwrap();
     let deadline = std::time::Duration::from_secs(20);
@@ -130,6 +167,10 @@ async fn an_orderly_stop_delivers_everything() {
     assert!(pipeline.dopplers[0].stop(deadline).await.finished());
     eventually("all is read", async || v2.lines() >= 10_000).await;
     let checker = v2.checker();
-    assert_eq!((checker.lines(), checker.out_of_order()), (10_000, 0), "{checker}");
+    assert_eq!(
+        (checker.lines(), checker.out_of_order()),
+        (10_000, 0),
+        "{checker}"
+    );
     assert_ledger_balanced(&[pipeline.doppler_report(0)]);
 }

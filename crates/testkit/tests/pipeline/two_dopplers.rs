@@ -14,11 +14,18 @@ async fn the_firehose_goes_on_and_the_ledger_knows_the_loss() {
     let names: Vec<String> = (0..24).map(|index| format!("app-{index}")).collect();
     let sources: Vec<&str> = names.iter().map(String::as_str).collect();
     let v2 = pipeline.v2(Selectors::everything()).await.unwrap();
-    let web = pipeline.web(Subject::Firehose { id: "web".to_owned(), filter: None }).await.unwrap();
+    let web = pipeline
+        .web(Subject::Firehose {
+            id: "web".to_owned(),
+            filter: None,
+        })
+        .await
+        .unwrap();
     let mut load = pipeline.load(&sources).unwrap();
     load.send(5_000).await.unwrap();
     eventually("both dopplers are used", async || {
-        (0..2).all(|index| pipeline.doppler_report(index).ingress.accepted > 500) && v2.lines() == 5_000
+        (0..2).all(|index| pipeline.doppler_report(index).ingress.accepted > 500)
+            && v2.lines() == 5_000
     })
     .await;
 
@@ -41,7 +48,12 @@ async fn the_firehose_goes_on_and_the_ledger_knows_the_loss() {
     let agent = pipeline.agent_report().await.unwrap();
     let alive = pipeline.doppler_report(1);
     assert_eq!(agent.ingress.accepted, 10_000);
-    let dropped: u64 = agent.subscriptions.iter().map(|row| row.dropped_total()).sum::<u64>() + agent.ingress.dropped_total();
+    let dropped: u64 = agent
+        .subscriptions
+        .iter()
+        .map(|row| row.dropped_total())
+        .sum::<u64>()
+        + agent.ingress.dropped_total();
     let sent: u64 = agent.subscriptions.iter().map(|row| row.delivered).sum();
     assert_eq!(sent + dropped, 10_000, "{agent:?}");
     assert!(dead.ingress.accepted + alive.ingress.accepted <= sent);
@@ -50,7 +62,10 @@ async fn the_firehose_goes_on_and_the_ledger_knows_the_loss() {
         let checker = reader.checker();
         assert_eq!(checker.out_of_order(), 0, "{checker}");
         assert!(checker.lines() >= alive.ingress.accepted, "{checker}");
-        assert!(checker.lines() <= alive.ingress.accepted + dead.ingress.accepted, "{checker}");
+        assert!(
+            checker.lines() <= alive.ingress.accepted + dead.ingress.accepted,
+            "{checker}"
+        );
     }
 
     pipeline.dopplers[0].restart().await.unwrap();
