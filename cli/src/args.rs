@@ -1,11 +1,11 @@
 //! The command line as a whole; each command's own options stand in its module.
 
-use crate::component::{self, ComponentArgs};
+use crate::component::{self, AgentTable, ComponentArgs};
 use crate::exit;
 use crate::output::ColorArg;
+use crate::settings::Flags;
 use clap::{Parser, Subcommand};
 use doppler::DopplerArgs;
-use loggregator_agent::AgentArgs;
 use traffic_controller::TrafficControllerArgs;
 
 /// A Loggregator-compatible firehose: logs and metrics of many emitters, delivered to many readers.
@@ -59,7 +59,7 @@ pub enum Command {
     Status(crate::status::StatusArgs),
     /// Run an agent: takes envelopes, lines and syslog on this machine, sends them to dopplers
     #[command(after_help = component::AGENT_EXAMPLES)]
-    Agent(Box<ComponentArgs<AgentArgs>>),
+    Agent(Box<ComponentArgs<Flags<AgentTable>>>),
     /// Run a doppler: keeps recent envelopes in memory, serves them to readers
     #[command(after_help = component::DOPPLER_EXAMPLES)]
     Doppler(Box<ComponentArgs<DopplerArgs>>),

@@ -6,9 +6,10 @@
 //! Exit codes: 0 after an orderly stop, 64 for unusable settings, 70 when the component failed, 75 when the drain was
 //! cut short and something was lost.
 
+use crate::settings::{Flags, Table};
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
-use loggregator_service::config::{Errors, ProcessEnv};
+use loggregator_service::config::{Errors, ProcessEnv, Setting};
 use loggregator_service::{Lifecycle, logging};
 use std::future::Future;
 use std::num::NonZeroUsize;
@@ -90,16 +91,25 @@ pub fn doppler(args: ComponentArgs<doppler::DopplerArgs>) -> Result<ExitCode> {
     })
 }
 
+/// The agent's settings as flags.
+#[derive(Debug, Clone, Copy)]
+pub struct AgentTable;
+
+impl Table for AgentTable {
+    const PREFIX: &'static str = "AGENT_";
+    const SETTINGS: &'static [Setting] = loggregator_agent::SETTINGS;
+}
+
 /// Runs an agent until it is told to stop.
 ///
 /// # Errors
 /// When it cannot start.
-pub fn agent(args: ComponentArgs<loggregator_agent::AgentArgs>) -> Result<ExitCode> {
-    let config = match args.stage.config(ProcessEnv) {
+pub fn agent(args: ComponentArgs<Flags<AgentTable>>) -> Result<ExitCode> {
+    let config = match loggregator_agent::Config::from_env(&args.stage.env()) {
         Ok(config) => config,
         Err(errors) => return Ok(refuse(&errors)),
     };
-    run(&args.log, None, DRAIN, async |lifecycle| {
+    run(&args.log, None, config.drain_timeout, async |lifecycle| {
         loggregator_agent::start(config, lifecycle)
             .await
             .context("cannot start the agent")

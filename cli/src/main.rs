@@ -12,6 +12,7 @@ mod exit;
 mod http_get;
 mod output;
 mod reader;
+mod settings;
 mod signal;
 mod state;
 mod status;

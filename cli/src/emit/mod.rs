@@ -16,7 +16,7 @@ use anyhow::Result;
 use clap::Args;
 use lines::{Lines, Pace};
 use loggregator_net::TlsFiles;
-use sender::Sender;
+use sender::{Place, Sender};
 use std::path::PathBuf;
 use std::time::Duration;
 use what::{WhatArgs, WhoArgs};
@@ -59,6 +59,7 @@ Examples:
   loggregator emit -s my-app --log 'hello there'
   ./my-app 2>&1 | loggregator emit -s my-app --stdin
   loggregator emit -s replay --stdin --rate 10000/s < /var/log/dpkg.log
+  tail -n +1 -F app.log | loggregator emit -s my-app --stdin --rate 10000/s   replay, then follow
   loggregator emit -s my-app --counter requests=3 --gauge memory=3.5e8:bytes --gauge cpu=12.5:percentage
   loggregator emit -s my-app --timer http=23ms --tag method=GET --tag status_code=200
   loggregator emit -s ci --event deployed --body 'version 42'
@@ -70,8 +71,7 @@ Exit code 0 when the agent accepted everything, 1 when it did not, 3 when it cou
 /// # Errors
 /// When the agent cannot be reached, or does not take what is sent.
 pub async fn run(args: EmitArgs) -> Result<Exit> {
-    let (addr, tls) = destination(&args)?;
-    let mut sender = Sender::connect(&addr, &tls, args.patience).await?;
+    let mut sender = Sender::connect(destination(&args)?, args.patience).await?;
     let envelopes = args.who.envelopes(&args.what);
     let mut result = if envelopes.is_empty() {
         Ok(())
@@ -81,6 +81,13 @@ pub async fn run(args: EmitArgs) -> Result<Exit> {
     let mut interrupted = false;
     if args.what.stdin && result.is_ok() {
         (result, interrupted) = send_lines(&args, &mut sender).await;
+    }
+    let dropped = sender.dropped_meanwhile().await;
+    if dropped > 0 {
+        output::tell(&format!(
+            "loggregator: the agent dropped {} meanwhile, see `loggregator status`",
+            count(dropped, "envelope")
+        ));
     }
     let report = format!(
         "{} sent, {} accepted",
@@ -133,23 +140,28 @@ async fn send_lines(args: &EmitArgs, sender: &mut Sender) -> (Result<()>, bool) 
     }
 }
 
-fn destination(args: &EmitArgs) -> Result<(String, TlsFiles)> {
+fn destination(args: &EmitArgs) -> Result<Place> {
     match (&args.agent, &args.ca_file, &args.cert_file, &args.key_file) {
-        (Some(agent), Some(ca), Some(cert), Some(key)) => Ok((
-            agent.clone(),
-            TlsFiles {
+        (Some(agent), Some(ca), Some(cert), Some(key)) => Ok(Place {
+            addr: agent.clone(),
+            tls: TlsFiles {
                 ca: ca.clone(),
                 cert: cert.clone(),
                 key: key.clone(),
             },
-        )),
+            admin: None,
+        }),
         (Some(_), ..) => Err(Coded::new(
             Exit::Usage,
             "`--agent` needs `--ca-file`, `--cert-file` and `--key-file`",
         )),
         (None, ..) => {
             let endpoints = args.state.dir().endpoints()?;
-            Ok((endpoints.agent.grpc.clone(), tls_of(&endpoints)))
+            Ok(Place {
+                addr: endpoints.agent.grpc.clone(),
+                tls: tls_of(&endpoints),
+                admin: Some(endpoints.agent.admin),
+            })
         }
     }
 }

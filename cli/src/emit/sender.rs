@@ -1,6 +1,7 @@
 //! Batches to an agent, each one answered.
 
 use crate::exit::{Coded, Exit};
+use crate::http_get::get;
 use crate::output;
 use anyhow::Result;
 use bytes::Bytes;
@@ -9,14 +10,36 @@ use loggregator_net::grpc::{Channel, Code, Status};
 use loggregator_net::{Backoff, ClientTls, TlsFiles};
 use loggregator_proto::rpc;
 use loggregator_proto::v2::{Envelope, EnvelopeBatch};
+use loggregator_service::ledger::{Report, Subscription};
 use prost::Message as _;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
+
+/// The agent's buffer is looked at each time so much was sent.
+const LOOK_AFTER: usize = 2 * 1024 * 1024;
+/// How full it may be while we go on sending.
+const FULL_ENOUGH: f64 = 0.5;
+
+/// Where an agent is.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Its gRPC port, `host:port`.
+    pub addr: String,
+    /// What to show and to trust.
+    pub tls: TlsFiles,
+    /// Its admin server, where known: it tells how full the buffer is, and what was lost of it.
+    pub admin: Option<String>,
+}
 
 /// Sends batches one after the other.
 pub struct Sender {
     channel: Channel,
     addr: String,
+    admin: Option<String>,
+    /// What the agent had dropped before we began.
+    dropped_before: u64,
+    /// Bytes sent since the buffer was looked at.
+    unlooked: usize,
     patience: Duration,
     sent: u64,
     accepted: u64,
@@ -27,22 +50,28 @@ impl Sender {
     ///
     /// # Errors
     /// When the agent cannot be reached or does not trust the certificate.
-    pub async fn connect(addr: &str, tls: &TlsFiles, patience: Duration) -> Result<Self> {
-        let mut connector = Connector::new(AGENT, Some(ClientTls::mutual(tls)?));
+    pub async fn connect(place: Place, patience: Duration) -> Result<Self> {
+        let Place { addr, tls, admin } = place;
+        let mut connector = Connector::new(AGENT, Some(ClientTls::mutual(&tls)?));
         // The agent is on this machine or near: it answers soon or not at all.
         connector.settings.connect_timeout = Duration::from_secs(5);
-        let channel = connector.channel(addr);
+        let channel = connector.channel(&addr);
         channel
             .ready()
             .await
-            .map_err(|status| unreachable(addr, &status))?;
-        Ok(Self {
+            .map_err(|status| unreachable(&addr, &status))?;
+        let mut sender = Self {
             channel,
-            addr: addr.to_owned(),
+            addr,
+            admin,
+            dropped_before: 0,
+            unlooked: 0,
             patience,
             sent: 0,
             accepted: 0,
-        })
+        };
+        sender.dropped_before = sender.look().await.map_or(0, |report| dropped(&report));
+        Ok(sender)
     }
 
     /// Envelopes handed over, accepted or not.
@@ -66,6 +95,11 @@ impl Sender {
         .encode_to_vec()
         .into();
         self.sent += envelopes.len() as u64;
+        self.unlooked += batch.len();
+        if self.unlooked >= LOOK_AFTER {
+            self.unlooked = 0;
+            self.wait_for_room().await;
+        }
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
         let mut since: Option<Instant> = None;
         loop {
@@ -95,6 +129,41 @@ impl Sender {
             sleep(backoff.next_delay()).await;
         }
     }
+
+    /// What the agent dropped since we began, ours or others'.
+    pub async fn dropped_meanwhile(&self) -> u64 {
+        let now = self.look().await.map_or(0, |report| dropped(&report));
+        now.saturating_sub(self.dropped_before)
+    }
+
+    /// Waits while the agent's buffer is more than half full: an agent never holds an emitter up, it drops.
+    async fn wait_for_room(&self) {
+        let began = Instant::now();
+        while began.elapsed() < self.patience {
+            let fill = self.look().await.and_then(|report| report.log);
+            match fill {
+                Some(fill) if fill.bytes as f64 > fill.limit as f64 * FULL_ENOUGH => {
+                    sleep(Duration::from_millis(20)).await
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// The agent's ledger, where it can be asked.
+    async fn look(&self) -> Option<Report> {
+        let body = get(self.admin.as_deref()?, "/ledger").await.ok()?;
+        serde_json::from_slice(&body).ok()
+    }
+}
+
+fn dropped(report: &Report) -> u64 {
+    report.ingress.dropped_total()
+        + report
+            .subscriptions
+            .iter()
+            .map(Subscription::dropped_total)
+            .sum::<u64>()
 }
 
 fn unreachable(addr: &str, status: &Status) -> anyhow::Error {

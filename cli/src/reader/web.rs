@@ -113,7 +113,8 @@ fn told(event: Result<WsEvent, WsError>, url: &str, was_connected: &mut bool) ->
         Err(error @ WsError::Unauthorized { .. }) => Heard::Failed(Coded::new(
             Exit::Denied,
             format!(
-                "{error}\nCheck `--token-file`: the token must be allowed to read this (an app, or `doppler.firehose`)."
+                "{}\nCheck `--token-file`: the token must be allowed to read this (an app, or `doppler.firehose`).",
+                error.to_string().trim_end_matches([':', ' '])
             ),
         )),
         Err(error) => Heard::Failed(Coded::new(

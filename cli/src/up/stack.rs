@@ -148,12 +148,22 @@ fn undelivered(before: &Report, after: &Report) -> Vec<String> {
 }
 
 fn agent_config(plan: &Plan) -> loggregator_agent::Config {
-    let mut inputs: Vec<_> = plan
-        .follow
-        .iter()
-        .map(|follow| loggregator_agent::Input::follow(follow.path.clone(), &follow.source_id))
-        .collect();
-    inputs.extend(plan.stdin.as_deref().map(loggregator_agent::Input::stdin));
+    let named = |mut input: loggregator_agent::Input, source_type: &str| {
+        input.source_type = source_type.to_owned();
+        input.instance_id = "0".to_owned();
+        input
+    };
+    let files = plan.follow.iter().map(|follow| {
+        named(
+            loggregator_agent::Input::file(&follow.path, &follow.source_id),
+            "FILE",
+        )
+    });
+    let stdin = plan
+        .stdin
+        .as_deref()
+        .map(|source_id| named(loggregator_agent::Input::stdin(source_id), "STDIN"));
+    let inputs = files.chain(stdin).collect();
     loggregator_agent::Config {
         grpc_addr: plan.agent_grpc.addr,
         udp_addr: Some(plan.agent_udp.addr),
@@ -164,6 +174,7 @@ fn agent_config(plan: &Plan) -> loggregator_agent::Config {
         dopplers: plan.doppler_addrs(),
         tags: plan.tags.clone(),
         inputs,
+        drain_timeout: plan.drain_timeout,
         ..loggregator_agent::Config::default()
     }
 }

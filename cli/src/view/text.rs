@@ -51,6 +51,7 @@ impl Text {
                 put_fmt(out, format_args!(":{}", counter.total));
             }
             put_fmt(out, format_args!(" (+{})", counter.delta));
+            self.write_tags(out, envelope);
             out.push(b'\n');
         } else if let Some(timer) = envelope.timer() {
             self.begin(out, "TIMER");
@@ -91,8 +92,29 @@ impl Text {
             write_value(out, metric.value, metric.unit);
         }
         if !first {
+            self.write_tags(out, envelope);
             out.push(b'\n');
         }
+    }
+
+    /// What tells a metric from others of its name. Tags that say where it comes from are left out.
+    fn write_tags(&self, out: &mut Vec<u8>, envelope: &EnvelopeRef<'_>) {
+        let mut tags: Vec<_> = envelope
+            .tags()
+            .filter(|(name, _)| !is_provenance(name))
+            .collect();
+        if tags.is_empty() {
+            return;
+        }
+        tags.sort_unstable();
+        self.palette.on(out, Paint::Time);
+        for (name, value) in tags {
+            out.push(b' ');
+            self.put_text(out, name.as_bytes());
+            out.push(b'=');
+            self.put_text(out, value.as_bytes());
+        }
+        self.palette.off(out);
     }
 
     fn write_log(&mut self, out: &mut Vec<u8>, log: LogRef<'_>) {
@@ -190,7 +212,26 @@ impl Text {
     }
 }
 
-/// The length of an "select graphic rendition" sequence at the start of the text: `ESC [ digits ; … m`.
+/// Whether a tag only says who emitted: the platform puts these on everything.
+fn is_provenance(tag: &str) -> bool {
+    const NAMES: [&str; 11] = [
+        "origin",
+        "deployment",
+        "job",
+        "index",
+        "ip",
+        "id",
+        "source_type",
+        "source_id",
+        "instance_id",
+        "metric_version",
+        "__v1_type",
+    ];
+    const PREFIXES: [&str; 4] = ["organization_", "space_", "app_", "process_"];
+    NAMES.contains(&tag) || PREFIXES.iter().any(|prefix| tag.starts_with(prefix))
+}
+
+/// The length of a "select graphic rendition" sequence at the start of the text: `ESC [ digits ; … m`.
 fn colour_sequence(text: &str) -> Option<usize> {
     let parameters = text.strip_prefix("\u{1b}[")?;
     let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';' && c != ':')?;

@@ -13,7 +13,7 @@ pub trait Stage: Send + 'static {
     /// Its settings.
     type Config: Clone + Send + 'static;
     /// What it returns when it is up.
-    type Running: Clone + Send + 'static;
+    type Running: Send + 'static;
 
     /// Starts it on the lifecycle.
     fn start(

@@ -29,7 +29,7 @@ async fn a_rotated_file_loses_no_line() {
     let followed = path.clone();
     let pipeline = Pipeline::builder()
         .tune_agent(move |config| {
-            config.inputs = vec![loggregator_agent::Input::follow(followed.clone(), "app")]
+            config.inputs = vec![loggregator_agent::Input::file(&followed, "app")]
         })
         .start()
         .await
@@ -73,7 +73,7 @@ async fn a_rotated_file_loses_no_line() {
 async fn syslog_messages_become_log_lines() {
     let pipeline = Pipeline::start().await.unwrap();
     let tail = pipeline.v2(Selectors::everything()).await.unwrap();
-    let agent = pipeline.agent.running().clone();
+    let agent = pipeline.agent.running();
 
     let mut tcp = TcpStream::connect(agent.syslog_tcp_addr.unwrap())
         .await
