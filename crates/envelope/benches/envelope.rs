@@ -21,10 +21,10 @@ fn envelope(n: usize) -> v2::Envelope {
         ("origin", "rep"),
         ("deployment", "cf"),
         ("job", "diego-cell"),
-        ("index", "0c7e28d5-6b5a-4f6a"),
+        ("index", "0c7e28d5-6b5a-4f6a-9d3c-2b1a7f5e8c40"),
         ("ip", "10.0.16.12"),
         ("source_type", "APP/PROC/WEB"),
-        ("app_name", "dora"),
+        ("app_name", "dora-the-explorer-demo-a"),
         ("space_name", "development"),
     ];
     v2::Envelope {
@@ -66,6 +66,11 @@ fn batch() -> Bytes {
 
 fn benches(c: &mut Criterion) {
     let batch = batch();
+    assert_eq!(
+        batch.len() / 100,
+        468 + 3,
+        "the envelope of the load scenarios, and its header"
+    );
     let mut group = c.benchmark_group("frame");
     group.throughput(Throughput::Elements(100));
     group.bench_function("scan", |b| b.iter(|| scan(black_box(&batch)).unwrap()));
@@ -117,11 +122,6 @@ fn benches(c: &mut Criterion) {
         });
     });
     group.finish();
-    assert_eq!(
-        batch.len() / 100,
-        468 + 3,
-        "the envelope of the load scenarios, with its header"
-    );
 }
 
 criterion_group!(all, benches);

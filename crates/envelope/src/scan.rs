@@ -97,7 +97,7 @@ fn count(batch: &[u8]) -> Result<(usize, bool), ScanError> {
     while let Some((record, body)) = next_record(batch, &mut pos)? {
         count += 1;
         // Only a record with the shortest header counts as covered.
-        if body - record.start == 1 + wire::varint_len((record.end - body) as u64) {
+        if wire::is_shortest_head(body - record.start, record.end - body) {
             covered += record.len();
         }
     }
@@ -109,6 +109,13 @@ fn count(batch: &[u8]) -> Result<(usize, bool), ScanError> {
 fn next_record(batch: &[u8], pos: &mut usize) -> Result<Option<(Range<usize>, usize)>, ScanError> {
     while *pos < batch.len() {
         let start = *pos;
+        // The usual case first.
+        if batch[start] == 0x0a
+            && let Ok((body, end)) = wire::length(batch, start + 1)
+        {
+            *pos = end;
+            return Ok(Some((start..end, body)));
+        }
         let fault = |kind| ScanError {
             offset: start,
             kind,
@@ -178,10 +185,14 @@ fn envelope(buf: &[u8], start: usize) -> Result<Seen, Fault> {
         pos = match tag {
             TAGS => {
                 walk.flags = walk.flags | Flags::HAS_TAGS;
-                match plain_pair(buf, pos + 1) {
-                    Some(end) => end,
-                    None => walk.message(pos + 1, &shape::TAG)?,
+                // Where there is one tag there are more.
+                while buf.get(pos) == Some(&TAGS) {
+                    pos = match plain_pair(buf, pos + 1) {
+                        Some(end) => end,
+                        None => walk.message(pos + 1, &shape::TAG)?,
+                    }
                 }
+                pos
             }
             TIMESTAMP => walk.varint(pos + 1)?,
             SOURCE_ID => {
@@ -250,6 +261,18 @@ fn plain_pair(buf: &[u8], pos: usize) -> Option<usize> {
     usual.then_some(pos + 1 + len)
 }
 
+/// A log in its usual form: a payload, and a small type or none.
+#[inline(always)]
+fn is_plain_log(log: &[u8]) -> bool {
+    if log.first() != Some(&0x0a) {
+        return false;
+    }
+    match wire::length(log, 1) {
+        Ok((_, end)) => matches!(log[end..], [] | [0x10, 0..0x80]),
+        Err(_) => false,
+    }
+}
+
 /// What a field of a nested message is.
 enum Shape {
     /// The protocol has no such field.
@@ -309,7 +332,7 @@ impl Walk<'_> {
         match self.buf.get(pos) {
             Some(&byte) if byte < 0x80 => Ok(pos + 1),
             _ => {
-                let (_, end) = wire::varint(self.buf, pos)?;
+                let end = wire::varint_end(self.buf, pos)?;
                 self.opaque(pos, end)
             }
         }
@@ -329,16 +352,18 @@ impl Walk<'_> {
     #[inline(always)]
     fn log(&mut self, strings: usize, pos: usize) -> Result<usize, Fault> {
         let (from, to) = wire::length(self.buf, pos)?;
-        let log = &self.buf[..to];
-        let mut pos = from;
-        while pos < to {
-            let (number, wire, next) = wire::tag(log, pos)?;
-            match (number, wire) {
-                (1, BYTES) | (2, VARINT) => {}
-                (1 | 2, _) => return Err(Fault::WireType),
-                _ => self.flags = self.flags | Flags::UNKNOWN_FIELDS,
+        if !is_plain_log(&self.buf[from..to]) {
+            let log = &self.buf[..to];
+            let mut pos = from;
+            while pos < to {
+                let (number, wire, next) = wire::tag(log, pos)?;
+                match (number, wire) {
+                    (1, BYTES) | (2, VARINT) => {}
+                    (1 | 2, _) => return Err(Fault::WireType),
+                    _ => self.flags = self.flags | Flags::UNKNOWN_FIELDS,
+                }
+                pos = wire::skip(log, next, number, wire)?;
             }
-            pos = wire::skip(log, next, number, wire)?;
         }
         self.opaque(strings, to)
     }

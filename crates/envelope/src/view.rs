@@ -184,83 +184,30 @@ impl<'a> EnvelopeRef<'a> {
 
     /// The log line, if it is one.
     pub fn log(&self) -> Option<LogRef<'a>> {
-        let mut log = LogRef {
-            payload: &[],
-            err: false,
-            type_number: 0,
-        };
-        for field in self.members(Kind::Log)?.flat_map(Fields::new) {
-            match (field.number, field.value) {
-                (1, Value::Bytes(payload)) => log.payload = payload,
-                (2, Value::Varint(number)) => log.type_number = number as i32,
-                _ => {}
-            }
-        }
-        log.err = log.type_number != 0;
-        Some(log)
+        self.members(Kind::Log).map(LogRef::read)
     }
 
     /// The counter, if it is one.
     pub fn counter(&self) -> Option<CounterRef<'a>> {
-        let mut counter = CounterRef {
-            name: "",
-            delta: 0,
-            total: 0,
-        };
-        for field in self.members(Kind::Counter)?.flat_map(Fields::new) {
-            match (field.number, field.value) {
-                (1, Value::Bytes(name)) => counter.name = text(name),
-                (2, Value::Varint(number)) => counter.delta = number,
-                (3, Value::Varint(number)) => counter.total = number,
-                _ => {}
-            }
-        }
-        Some(counter)
+        self.members(Kind::Counter).map(CounterRef::read)
     }
 
     /// The values of the gauge, in the order of the wire; none when it is no gauge. A name may occur more than once:
     /// the last one counts.
     pub fn gauge(&self) -> impl Iterator<Item = MetricRef<'a>> + use<'a> {
-        let members = self.members(Kind::Gauge).into_iter().flatten();
-        members
-            .flat_map(Fields::new)
-            .filter(|f| f.number == 1)
-            .filter_map(bytes)
-            .map(metric)
+        self.members(Kind::Gauge)
+            .into_iter()
+            .flat_map(MetricRef::read)
     }
 
     /// The timer, if it is one.
     pub fn timer(&self) -> Option<TimerRef<'a>> {
-        let mut timer = TimerRef {
-            name: "",
-            start: 0,
-            stop: 0,
-        };
-        for field in self.members(Kind::Timer)?.flat_map(Fields::new) {
-            match (field.number, field.value) {
-                (1, Value::Bytes(name)) => timer.name = text(name),
-                (2, Value::Varint(number)) => timer.start = number as i64,
-                (3, Value::Varint(number)) => timer.stop = number as i64,
-                _ => {}
-            }
-        }
-        Some(timer)
+        self.members(Kind::Timer).map(TimerRef::read)
     }
 
     /// The event, if it is one.
     pub fn event(&self) -> Option<EventRef<'a>> {
-        let mut event = EventRef {
-            title: "",
-            body: "",
-        };
-        for field in self.members(Kind::Event)?.flat_map(Fields::new) {
-            match (field.number, field.value) {
-                (1, Value::Bytes(title)) => event.title = text(title),
-                (2, Value::Bytes(body)) => event.body = text(body),
-                _ => {}
-            }
-        }
-        Some(event)
+        self.members(Kind::Event).map(EventRef::read)
     }
 
     /// The map `tags`, in the order of the wire. A key may occur more than once: the last one counts.
@@ -294,8 +241,17 @@ impl<'a> EnvelopeRef<'a> {
 
 /// The occurrences of the oneof member that counts.
 #[derive(Clone, Debug)]
-struct Members<'a> {
+pub(crate) struct Members<'a> {
     fields: Fields<'a>,
+}
+
+impl<'a> Members<'a> {
+    /// Those of an envelope in which no other member occurs after `from`.
+    pub(crate) fn new(body: &'a [u8], from: usize) -> Self {
+        Members {
+            fields: Fields::from(body, from),
+        }
+    }
 }
 
 impl<'a> Iterator for Members<'a> {
@@ -306,6 +262,90 @@ impl<'a> Iterator for Members<'a> {
             .by_ref()
             .filter(|f| Kind::of_field(f.number).is_some())
             .find_map(bytes)
+    }
+}
+
+impl<'a> LogRef<'a> {
+    pub(crate) fn read(members: Members<'a>) -> Self {
+        let mut log = LogRef {
+            payload: &[],
+            err: false,
+            type_number: 0,
+        };
+        for field in members.flat_map(Fields::new) {
+            match (field.number, field.value) {
+                (1, Value::Bytes(payload)) => log.payload = payload,
+                (2, Value::Varint(number)) => log.type_number = number as i32,
+                _ => {}
+            }
+        }
+        log.err = log.type_number != 0;
+        log
+    }
+}
+
+impl<'a> CounterRef<'a> {
+    pub(crate) fn read(members: Members<'a>) -> Self {
+        let mut counter = CounterRef {
+            name: "",
+            delta: 0,
+            total: 0,
+        };
+        for field in members.flat_map(Fields::new) {
+            match (field.number, field.value) {
+                (1, Value::Bytes(name)) => counter.name = text(name),
+                (2, Value::Varint(number)) => counter.delta = number,
+                (3, Value::Varint(number)) => counter.total = number,
+                _ => {}
+            }
+        }
+        counter
+    }
+}
+
+impl<'a> MetricRef<'a> {
+    pub(crate) fn read(members: Members<'a>) -> impl Iterator<Item = Self> + use<'a> {
+        members
+            .flat_map(Fields::new)
+            .filter(|field| field.number == 1)
+            .filter_map(bytes)
+            .map(metric)
+    }
+}
+
+impl<'a> TimerRef<'a> {
+    pub(crate) fn read(members: Members<'a>) -> Self {
+        let mut timer = TimerRef {
+            name: "",
+            start: 0,
+            stop: 0,
+        };
+        for field in members.flat_map(Fields::new) {
+            match (field.number, field.value) {
+                (1, Value::Bytes(name)) => timer.name = text(name),
+                (2, Value::Varint(number)) => timer.start = number as i64,
+                (3, Value::Varint(number)) => timer.stop = number as i64,
+                _ => {}
+            }
+        }
+        timer
+    }
+}
+
+impl<'a> EventRef<'a> {
+    pub(crate) fn read(members: Members<'a>) -> Self {
+        let mut event = EventRef {
+            title: "",
+            body: "",
+        };
+        for field in members.flat_map(Fields::new) {
+            match (field.number, field.value) {
+                (1, Value::Bytes(title)) => event.title = text(title),
+                (2, Value::Bytes(body)) => event.body = text(body),
+                _ => {}
+            }
+        }
+        event
     }
 }
 
@@ -334,7 +374,11 @@ fn pair(entry: &[u8]) -> (&str, &str) {
 }
 
 /// Key and value of an entry of the map `tags`.
+#[inline]
 pub(crate) fn raw_pair(entry: &[u8]) -> (&[u8], &[u8]) {
+    if let Some(pair) = plain_pair(entry) {
+        return pair;
+    }
     let (mut key, mut value) = (&[][..], &[][..]);
     for field in Fields::new(entry) {
         match (field.number, field.value) {
@@ -344,6 +388,19 @@ pub(crate) fn raw_pair(entry: &[u8]) -> (&[u8], &[u8]) {
         }
     }
     (key, value)
+}
+
+/// The same for an entry in its usual form: key, value, and their lengths a single byte.
+#[inline(always)]
+fn plain_pair(entry: &[u8]) -> Option<(&[u8], &[u8])> {
+    let [0x0a, key_len @ 0..0x80, rest @ ..] = entry else {
+        return None;
+    };
+    let (key, rest) = rest.split_at_checked(usize::from(*key_len))?;
+    let [0x12, value_len @ 0..0x80, value @ ..] = rest else {
+        return None;
+    };
+    (value.len() == usize::from(*value_len)).then_some((key, value))
 }
 
 pub(crate) fn deprecated(entry: &[u8]) -> (&str, TagValue<'_>) {

@@ -47,29 +47,54 @@ pub enum Fault {
 /// Reads the varint at `pos`; returns it and where it ends.
 #[inline(always)]
 pub(crate) fn varint(buf: &[u8], pos: usize) -> Result<(u64, usize), Fault> {
-    match buf.get(pos) {
-        Some(&byte) if byte < 0x80 => Ok((u64::from(byte), pos + 1)),
+    // Lengths, by far the most of all varints, have one byte or two.
+    match buf.get(pos..) {
+        Some([first, ..]) if *first < 0x80 => Ok((u64::from(*first), pos + 1)),
+        Some([first, second, ..]) if *second < 0x80 => {
+            Ok((u64::from(*first & 0x7f) | u64::from(*second) << 7, pos + 2))
+        }
         _ => long_varint(buf, pos),
     }
 }
 
 fn long_varint(buf: &[u8], pos: usize) -> Result<(u64, usize), Fault> {
+    let end = varint_end(buf, pos)?;
     let mut value = 0u64;
-    let bytes = buf.get(pos..).unwrap_or_default();
-    for (i, &byte) in bytes.iter().take(10).enumerate() {
-        if i == 9 && byte > 1 {
-            return Err(Fault::Varint);
-        }
+    for (i, byte) in buf[pos..end].iter().enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * i);
-        if byte < 0x80 {
-            return Ok((value, pos + i + 1));
-        }
     }
-    Err(if bytes.len() < 10 {
-        Fault::Truncated
-    } else {
-        Fault::Varint
-    })
+    Ok((value, end))
+}
+
+/// Where the varint at `pos` ends.
+#[inline(always)]
+pub(crate) fn varint_end(buf: &[u8], pos: usize) -> Result<usize, Fault> {
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let bytes = buf.get(pos..).unwrap_or_default();
+    let Some((word, rest)) = bytes.split_first_chunk::<8>() else {
+        return short_varint_end(bytes, pos);
+    };
+    // The first byte without its high bit is the last one of the varint.
+    let last = !u64::from_le_bytes(*word) & HIGH;
+    if last != 0 {
+        return Ok(pos + 1 + last.trailing_zeros() as usize / 8);
+    }
+    match rest {
+        [last, ..] if *last < 0x80 => Ok(pos + 9),
+        // The tenth byte has room for one bit.
+        [_, last, ..] if *last < 2 => Ok(pos + 10),
+        [] | [_] => Err(Fault::Truncated),
+        _ => Err(Fault::Varint),
+    }
+}
+
+/// The same with fewer than eight bytes left.
+fn short_varint_end(bytes: &[u8], pos: usize) -> Result<usize, Fault> {
+    let last = bytes
+        .iter()
+        .position(|byte| *byte < 0x80)
+        .ok_or(Fault::Truncated)?;
+    Ok(pos + last + 1)
 }
 
 /// Reads the tag at `pos`; returns field number, wire type and where the tag ends.
@@ -106,7 +131,7 @@ fn skip_nested(buf: &[u8], pos: usize, number: u32, wire: u8, depth: u32) -> Res
         }
     };
     match wire {
-        VARINT => varint(buf, pos).map(|(_, end)| end),
+        VARINT => varint_end(buf, pos),
         FIXED64 => fixed(8),
         FIXED32 => fixed(4),
         BYTES => length(buf, pos).map(|(_, end)| end),
@@ -169,6 +194,25 @@ impl<'a> Fields<'a> {
     /// The next field; `None` at the end of the message.
     #[inline]
     pub(crate) fn read(&mut self) -> Result<Option<Field<'a>>, Fault> {
+        let (buf, start) = (self.buf, self.pos);
+        // Most fields are short strings and messages with a low number.
+        if let Some([tag @ 8..0x80, len @ 0..0x80, rest @ ..]) = buf.get(start..)
+            && tag & 7 == BYTES
+            && let Some(bytes) = rest.get(..usize::from(*len))
+        {
+            let end = start + 2 + bytes.len();
+            self.pos = end;
+            return Ok(Some(Field {
+                number: u32::from(*tag >> 3),
+                value: Value::Bytes(bytes),
+                start,
+                end,
+            }));
+        }
+        self.read_any()
+    }
+
+    fn read_any(&mut self) -> Result<Option<Field<'a>>, Fault> {
         let (buf, start) = (self.buf, self.pos);
         if start >= buf.len() {
             return Ok(None);
@@ -316,6 +360,16 @@ impl Sink for Vec<u8> {
 pub(crate) fn varint_len(value: u64) -> usize {
     // Seven bits a byte; 0 takes one byte too.
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+}
+
+/// Whether the header of a record, tag and length, is as short as it can be for a body of this length.
+#[inline(always)]
+pub(crate) fn is_shortest_head(head: usize, body: usize) -> bool {
+    match head {
+        2 => true,
+        3 => body >= 0x80,
+        _ => head == 1 + varint_len(body as u64),
+    }
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use super::{
     wire_message::{Pairs, keep_last_of_each},
 };
 use crate::{
-    EnvelopeRef, Kind, MetricRef, TagValue,
-    view::{deprecated, raw_pair},
+    CounterRef, Kind, LogRef, MetricRef, TagValue, TimerRef,
+    view::{Members, deprecated, raw_pair},
     wire::{Fields, Value},
 };
 
@@ -45,20 +45,20 @@ const CONTAINER: [&str; 5] = ["cpu", "memory", "disk", "memory_quota", "disk_quo
 /// Gives the v1 forms of an envelope to `take`, as long as it answers that there is room. Returns whether the envelope
 /// has a v1 form that cannot be written because a required field cannot be filled.
 pub(crate) fn convert(body: &[u8], mut take: impl FnMut(&Envelope<'_>, Left) -> bool) -> bool {
-    let view = EnvelopeRef::new(body);
     let source = Source::read(body);
+    let (kind, members) = (source.kind, Members::new(body, source.message));
     let texts = source.deprecated_texts();
     let source = Tagged {
         source: &source,
         deprecated: &texts,
     };
-    let built = match view.kind() {
+    let built = match kind {
         Kind::None | Kind::Event => return false,
-        Kind::Gauge => return gauge(source, &view, take),
-        Kind::Log if *source.tag("__v1_type") == *b"Error" => source.error(&view),
-        Kind::Log => source.log(&view),
-        Kind::Counter => source.counter(&view),
-        Kind::Timer => source.timer(&view),
+        Kind::Gauge => return gauge(source, members, take),
+        Kind::Log if *source.tag("__v1_type") == *b"Error" => source.error(members),
+        Kind::Log => source.log(members),
+        Kind::Counter => source.counter(members),
+        Kind::Timer => source.timer(members),
     };
     if !built.is_complete() {
         return true;
@@ -73,6 +73,9 @@ pub(crate) struct Left(pub(crate) u32);
 
 /// What goes into every v1 form.
 struct Source<'a> {
+    kind: Kind,
+    /// Where the first occurrence of the oneof member that counts begins.
+    message: usize,
     timestamp: i64,
     source_id: &'a [u8],
     instance_id: &'a [u8],
@@ -83,6 +86,8 @@ struct Source<'a> {
 impl<'a> Source<'a> {
     fn read(body: &'a [u8]) -> Source<'a> {
         let mut source = Source {
+            kind: Kind::None,
+            message: 0,
             timestamp: 0,
             source_id: &[],
             instance_id: &[],
@@ -99,7 +104,12 @@ impl<'a> Source<'a> {
                 }
                 (8, Value::Bytes(bytes)) => source.instance_id = bytes,
                 (9, Value::Bytes(bytes)) => source.tags.push(raw_pair(bytes)),
-                _ => {}
+                (number, _) => match Kind::of_field(number) {
+                    Some(kind) if kind != source.kind => {
+                        (source.kind, source.message) = (kind, field.start)
+                    }
+                    _ => {}
+                },
             }
         }
         source
@@ -182,14 +192,12 @@ impl<'s, 'a: 's> Tagged<'s, 'a> {
         }
     }
 
-    fn log(&self, view: &EnvelopeRef<'a>) -> Envelope<'s> {
-        let log = view
-            .log()
-            .map_or((&[][..], false), |log| (log.payload, log.err));
+    fn log(&self, members: Members<'a>) -> Envelope<'s> {
+        let log = LogRef::read(members);
         let body = Log {
             // The original leaves an empty payload unset, and so cannot write it.
-            message: Some(log.0).filter(|payload| !payload.is_empty()),
-            message_type: Some(if log.1 { 2 } else { 1 }),
+            message: Some(log.payload).filter(|payload| !payload.is_empty()),
+            message_type: Some(if log.err { 2 } else { 1 }),
             timestamp: Some(self.source.timestamp),
             app_id: Some(self.source.source_id),
             source_type: Some(self.tag("source_type")),
@@ -202,11 +210,11 @@ impl<'s, 'a: 's> Tagged<'s, 'a> {
         }
     }
 
-    fn error(&self, view: &EnvelopeRef<'a>) -> Envelope<'s> {
+    fn error(&self, members: Members<'a>) -> Envelope<'s> {
         let body = Error {
             source: Some(self.tag("source")),
             code: Some(cast::text_to_i64(self.tag("code")) as i32),
-            message: Some(view.log().map_or(&[], |log| log.payload)),
+            message: Some(LogRef::read(members).payload),
             ..Error::default()
         };
         Envelope {
@@ -215,27 +223,26 @@ impl<'s, 'a: 's> Tagged<'s, 'a> {
         }
     }
 
-    fn counter(&self, view: &EnvelopeRef<'a>) -> Envelope<'s> {
-        let body = view.counter().map(|counter| Counter {
+    fn counter(&self, members: Members<'a>) -> Envelope<'s> {
+        let counter = CounterRef::read(members);
+        let body = Counter {
             name: Some(counter.name.as_bytes()),
             delta: Some(counter.delta),
             total: Some(counter.total),
             ..Counter::default()
-        });
+        };
         Envelope {
-            counter: body,
+            counter: Some(body),
             ..self.envelope(EventType::CounterEvent, &[])
         }
     }
 
-    fn timer(&self, view: &EnvelopeRef<'a>) -> Envelope<'s> {
-        let (start, stop) = view
-            .timer()
-            .map_or((0, 0), |timer| (timer.start, timer.stop));
+    fn timer(&self, members: Members<'a>) -> Envelope<'s> {
+        let timer = TimerRef::read(members);
         let name = |tag: &str| std::str::from_utf8(self.tag(tag)).unwrap_or_default();
         let body = Http {
-            start: Some(start),
-            stop: Some(stop),
+            start: Some(timer.start),
+            stop: Some(timer.stop),
             request_id: uuid::of_text(self.tag("request_id")).map(Id::new),
             // Names that nobody knows become 0, which no enum value has.
             peer_type: Some(
@@ -297,11 +304,10 @@ type Metrics<'s> = SmallVec<[(&'s [u8], MetricRef<'s>); 6]>;
 /// A gauge becomes one container metric when it looks like one, else one value metric per metric.
 fn gauge<'s, 'a: 's>(
     source: Tagged<'s, 'a>,
-    view: &EnvelopeRef<'a>,
+    members: Members<'a>,
     mut take: impl FnMut(&Envelope<'_>, Left) -> bool,
 ) -> bool {
-    let mut metrics: Metrics<'s> = view
-        .gauge()
+    let mut metrics: Metrics<'s> = MetricRef::read(members)
         .map(|metric| (metric.name.as_bytes(), metric))
         .collect();
     keep_last_of_each(&mut metrics);

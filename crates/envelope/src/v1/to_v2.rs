@@ -18,7 +18,8 @@ use crate::wire::{Encode, Sink};
 type Text<'a> = Cow<'a, str>;
 
 fn text(bytes: Option<&[u8]>) -> Text<'_> {
-    String::from_utf8_lossy(bytes.unwrap_or_default())
+    let bytes = bytes.unwrap_or_default();
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 /// A `loggregator.v2.Envelope` to be written.
