@@ -10,6 +10,11 @@ use loggregator_service::logging;
 fn sections() -> Vec<(&'static str, &'static str, &'static [Setting])> {
     vec![
         (
+            "agent",
+            "`loggregator agent`. Names that the Go agents know are kept.",
+            loggregator_agent::SETTINGS,
+        ),
+        (
             "doppler",
             "`loggregator doppler`. Names that the Go router knows are kept.",
             doppler::SETTINGS,

@@ -67,7 +67,7 @@ table! {
         PROCESS_START_SECONDS: GAUGE, Seconds, "process_start_time_seconds", [],
             "Time of the start, in seconds since the epoch.";
     }
-    "Servers and connections", "Of every component that listens or connects; `listener` and `peer` name the port or the far side by role, such as `grpc`." => {
+    "Servers and connections", "Of every component that listens or connects; `listener` names the port by its role, such as `grpc`, `role` what the certificate is for." => {
         SERVER_CONNECTIONS: GAUGE, Connections, "loggregator_server_connections", ["listener"],
             "Open connections.";
         SERVER_ACCEPTED: COUNTER, Connections, "loggregator_server_accepted_connections_total", ["listener"],
@@ -78,10 +78,6 @@ table! {
             "Connections that did not complete the TLS or HTTP/2 handshake.";
         SERVER_ACCEPT_ERRORS: COUNTER, Count, "loggregator_server_accept_errors_total", ["listener"],
             "Errors of accept(2), such as no free file descriptor.";
-        CLIENT_CONNECTIONS: GAUGE, Connections, "loggregator_client_connections", ["peer"],
-            "Connections to the far side that are up.";
-        CLIENT_CONNECT_FAILURES: COUNTER, Connections, "loggregator_client_connect_failures_total", ["peer"],
-            "Attempts to connect that failed.";
         TLS_RELOADS: COUNTER, Count, "loggregator_tls_reloads_total", ["role"],
             "Times that changed certificate files were taken over.";
         TLS_RELOAD_FAILURES: COUNTER, Count, "loggregator_tls_reload_failures_total", ["role"],
@@ -142,8 +138,6 @@ table! {
             "Messages taken by subscribers' connections; envelopes per message tell how much is joined.";
         DOPPLER_SUBSCRIPTIONS: GAUGE, Connections, "loggregator_doppler_subscriptions", ["api"],
             "Subscriptions with a connection.";
-        DOPPLER_SUBSCRIPTIONS_AWAY: GAUGE, Count, "loggregator_doppler_subscriptions_away", [],
-            "Named subscriptions kept for their grace period without a connection.";
         DOPPLER_SUBSCRIPTIONS_REFUSED: COUNTER, Count, "loggregator_doppler_refused_subscriptions_total", ["reason"],
             "Subscriptions refused: too many, or a request that cannot be served.";
         DOPPLER_LOG_BYTES: GAUGE, Bytes, "loggregator_doppler_log_bytes", [],
