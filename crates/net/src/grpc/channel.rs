@@ -294,14 +294,15 @@ pub struct ClientSender {
     messages: mpsc::Sender<Message>,
 }
 
-/// The call has ended; here is the message back. Why is told by the [`PendingResponse`].
+/// The call has ended; here is the message back, its receipt not settled. Why is told by the
+/// [`PendingResponse`].
 #[derive(Debug)]
 pub struct NotSent(pub Message);
 
 impl ClientSender {
     /// Hands a message to the stream; waits while the previous one is still held up by flow control.
     /// At most one message waits here, and one in the connection. What becomes of the message is told
-    /// by its receipt. If the future is dropped the message was not sent, and its receipt not settled.
+    /// by its receipt.
     ///
     /// # Errors
     /// The call has ended.
@@ -349,7 +350,7 @@ pub(super) struct RequestBody {
 }
 
 enum Sending {
-    Once(Option<Gather>),
+    Once(Option<Box<Gather>>),
     Queue {
         queue: mpsc::Receiver<Message>,
         cancelled: oneshot::Receiver<()>,
@@ -362,7 +363,7 @@ impl RequestBody {
         let gather = Gather::new(message, &line)?;
         Ok(Self {
             line,
-            state: Sending::Once(Some(gather)),
+            state: Sending::Once(Some(Box::new(gather))),
         })
     }
 }
@@ -378,7 +379,7 @@ impl Body for RequestBody {
         let this = self.get_mut();
         let (queue, cancelled) = match &mut this.state {
             Sending::Once(gather) => {
-                return Poll::Ready(gather.take().map(|gather| Ok(Frame::data(gather))));
+                return Poll::Ready(gather.take().map(|gather| Ok(Frame::data(*gather))));
             }
             Sending::Queue { queue, cancelled } => (queue, cancelled),
         };

@@ -19,7 +19,8 @@ pub trait Receipt: Send + Sync {
     fn settle(self: Box<Self>, delivered: bool);
 }
 
-/// A gRPC message to send: chunks that are sent one after the other, not copied.
+/// A gRPC message to send: chunks that are sent one after the other, not copied. Its receipt is
+/// settled exactly once, also when the message is dropped without having been sent.
 #[derive(Default)]
 pub struct Message {
     /// The message's bytes, without the five-byte gRPC header.
@@ -51,6 +52,14 @@ impl Message {
     /// Whether the message has no bytes (which is a valid message).
     pub fn is_empty(&self) -> bool {
         self.chunks.iter().all(Bytes::is_empty)
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        if let Some(receipt) = self.receipt.take() {
+            receipt.settle(false);
+        }
     }
 }
 
@@ -145,7 +154,7 @@ pub(super) struct Gather {
 impl Gather {
     /// # Errors
     /// The message is longer than the header can say.
-    pub fn new(message: Message, line: &Arc<Line>) -> Result<Self, Status> {
+    pub fn new(mut message: Message, line: &Arc<Line>) -> Result<Self, Status> {
         let length = message.len();
         let Ok(prefix) = u32::try_from(length) else {
             return Err(Status::new(
@@ -160,10 +169,10 @@ impl Gather {
         Ok(Self {
             header,
             header_taken: 0,
-            chunks: message.chunks,
+            chunks: std::mem::take(&mut message.chunks),
             first: 0,
             remaining,
-            receipt: message.receipt,
+            receipt: message.receipt.take(),
             line: Arc::clone(line),
         })
     }

@@ -69,7 +69,8 @@ fn from_http(status: StatusCode) -> Status {
 /// The status that stands for a stream or connection that broke.
 pub(super) fn broken(error: &hyper::Error) -> Status {
     let Some(h2) = find::<h2::Error>(error) else {
-        let code = if error.is_canceled() || error.is_closed() || error.is_timeout() {
+        let lost = error.is_canceled() || error.is_closed() || error.is_timeout();
+        let code = if lost || find::<std::io::Error>(error).is_some() {
             Code::Unavailable
         } else {
             Code::Internal

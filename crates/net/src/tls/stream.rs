@@ -33,7 +33,8 @@ const RECORD_SIZE: usize = 16 * 1024;
 /// wait.
 pub struct TlsStream<IO> {
     io: IO,
-    tls: Connection,
+    /// Boxed: it is large, and streams are moved about while they are set up.
+    tls: Box<Connection>,
     /// Ciphertext that came and that the TLS connection has not seen.
     incoming: ReadBuffer,
     /// About how many encrypted bytes wait in `tls`; exact when it is zero.
@@ -70,7 +71,7 @@ impl<IO> TlsStream<IO> {
         tls.set_buffer_limit(Some(SEND_LIMIT));
         Self {
             io,
-            tls,
+            tls: Box::new(tls),
             incoming: ReadBuffer::default(),
             queued: 0,
             sent: 0,

@@ -13,7 +13,6 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use super::files::{MIN_RSA_BITS, rsa_bits};
 
 /// A peer's certificate has an RSA key that is too short.
-#[derive(Debug)]
 struct WeakPeerKey {
     bits: usize,
 }
@@ -25,6 +24,13 @@ impl fmt::Display for WeakPeerKey {
             "RSA key of {} bits in the peer's certificate refused: at least {MIN_RSA_BITS} bits are required",
             self.bits
         )
+    }
+}
+
+/// As for people: the TLS library puts this form into its error's text.
+impl fmt::Debug for WeakPeerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -125,5 +131,32 @@ impl ServerCertVerifier for StrongServers {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls_pki_types::pem::PemObject;
+
+    const WEAK: &[u8] = include_bytes!("../../tests/data/rsa1024.pem");
+
+    #[test]
+    fn short_keys_are_refused_anywhere_in_a_peers_chain() {
+        let weak = CertificateDer::from_pem_slice(WEAK).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let strong = rcgen::CertificateParams::new(vec!["x".into()])
+            .unwrap()
+            .self_signed(&key)
+            .unwrap();
+        let strong = strong.der();
+        check_chain(strong, &[]).unwrap();
+        for (leaf, intermediates) in [(&weak, vec![]), (strong, vec![weak.clone()])] {
+            let error = check_chain(leaf, &intermediates).unwrap_err().to_string();
+            assert!(
+                error.contains("RSA key of 1024 bits in the peer's certificate refused"),
+                "{error}"
+            );
+        }
     }
 }

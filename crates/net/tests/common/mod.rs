@@ -1,4 +1,9 @@
 //! Throw-away certificates and small services for the tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic in a test is the report"
+)]
 #![allow(dead_code, reason = "every test binary uses a part")]
 
 use std::fs;
@@ -52,9 +57,10 @@ impl Pki {
         let key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "test CA");
+        params.distinguished_name.push(
+            DnType::CommonName,
+            format!("test CA in {}", dir.path().display()),
+        );
         let certificate = params.self_signed(&key).unwrap();
         fs::write(dir.path().join("ca.pem"), certificate.pem()).unwrap();
         Self {
@@ -120,7 +126,7 @@ pub fn client_tls() -> Arc<ClientTls> {
 
 /// Fails the test instead of hanging it.
 pub async fn soon<F: Future>(what: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(5), what)
+    tokio::time::timeout(Duration::from_secs(20), what)
         .await
         .expect("took longer than 20 s")
 }
@@ -156,7 +162,7 @@ pub fn list(messages: Vec<Bytes>) -> Box<dyn MessageSource> {
     }))
 }
 
-type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
+pub type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 /// A service that is a closure.
 pub struct Serve<F>(pub F);
