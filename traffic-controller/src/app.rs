@@ -135,8 +135,12 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
         }
     };
 
+    let access: Arc<dyn AccessControl> = match tokens {
+        Some(tokens) => tokens,
+        None => Arc::new(Open),
+    };
     let front = Front {
-        access: tokens.map_or_else(|| Arc::new(Open) as Arc<dyn AccessControl>, |tokens| tokens),
+        access,
         upstream: Arc::new(dopplers),
         accounts,
         requests,

@@ -307,7 +307,7 @@ fn access(reader: &mut Reader<'_>) -> Access {
 /// through the same parser.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct TrafficControllerArgs {
-    /// Address of the WebSocket port [env: TRAFFIC_CONTROLLER_LISTEN_ADDR] [default: [::]:8081]
+    /// Address of the WebSocket port [env: TRAFFIC_CONTROLLER_LISTEN_ADDR] [default: port 8081, all addresses]
     #[arg(long, value_name = "ADDR")]
     pub listen_addr: Option<String>,
     /// PEM certificate for the WebSocket port [env: TRAFFIC_CONTROLLER_OUTGOING_CERT_FILE] [default: plain HTTP]

@@ -1,8 +1,12 @@
 //! A relay between dopplers that do what the test says and a client that speaks frames by hand.
-#![allow(clippy::disallowed_methods, reason = "the test is both ends of the queue")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the test is both ends of the queue"
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use loggregator_service::ledger::{Source, Subscription};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadHalf, WriteHalf};

@@ -45,7 +45,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Ws<IO> {
                 .headers_mut()
                 .insert("authorization", authorization.parse().unwrap());
         }
-        let handshake = tokio_tungstenite::client_async(request, io);
+        let handshake = Box::pin(tokio_tungstenite::client_async(request, io));
         let (socket, response) = soon("the handshake", handshake).await?;
         assert_eq!(response.status(), 101);
         Ok(Self(socket))
