@@ -81,7 +81,12 @@ fn heading(out: &mut String, report: &Report) {
         ),
     );
     if let Some(log) = &report.log {
-        line(out, format_args!("  log: {}", fill(log)));
+        let name = if report.component == "agent" {
+            "buffer"
+        } else {
+            "log"
+        };
+        line(out, format_args!("  {name}: {}", fill(log)));
     }
 }
 
@@ -91,15 +96,21 @@ fn fill(log: &LogFill) -> String {
     } else {
         u128::from(log.bytes) * 100 / u128::from(log.limit)
     };
-    format!(
-        "{} of {} ({percent} %), {} envelopes in {} frames, oldest {}.{:01} s",
+    let mut text = format!(
+        "{} of {} ({percent} %)",
         human_bytes(log.bytes),
-        human_bytes(log.limit),
-        log.envelopes,
-        log.frames,
-        log.oldest_age_ms / 1000,
-        log.oldest_age_ms % 1000 / 100,
-    )
+        human_bytes(log.limit)
+    );
+    if log.frames > 0 {
+        let (seconds, tenths) = (log.oldest_age_ms / 1000, log.oldest_age_ms % 1000 / 100);
+        write!(
+            text,
+            ", {} envelopes in {} frames, oldest {seconds}.{tenths} s",
+            log.envelopes, log.frames
+        )
+        .ok();
+    }
+    text
 }
 
 fn subscriptions(out: &mut String, subscriptions: &[Subscription]) {
@@ -122,10 +133,16 @@ fn subscriptions(out: &mut String, subscriptions: &[Subscription]) {
 }
 
 fn row(subscription: &Subscription) -> [String; 9] {
-    let state = match (subscription.balanced(), subscription.open) {
-        (false, _) => "UNBALANCED",
-        (true, true) => "open",
-        (true, false) => "away",
+    let state = match (
+        subscription.balanced(),
+        subscription.open,
+        subscription.pending,
+    ) {
+        (false, _, _) => "UNBALANCED",
+        (true, true, _) => "open",
+        (true, false, 0) => "closed",
+        // A named one that may come back for it.
+        (true, false, _) => "away",
     };
     [
         cell(&subscription.id),
@@ -297,24 +314,36 @@ doppler 127.0.0.1:8082
         let mut broken = report();
         broken.log = None;
         broken.ingress.accepted -= 1;
-        broken.subscriptions = vec![Subscription {
-            received: 1,
-            ..Subscription::default()
-        }];
+        broken.subscriptions = vec![
+            Subscription {
+                received: 1,
+                ..Subscription::default()
+            },
+            Subscription {
+                id: "b".into(),
+                ..Subscription::default()
+            },
+        ];
         let empty = Report {
             component: "agent".into(),
             instance: "127.0.0.1:3458".into(),
+            log: Some(LogFill {
+                limit: 33_554_432,
+                ..LogFill::default()
+            }),
             ..Report::default()
         };
         let expected = "\
 agent 127.0.0.1:3458
   ingress: 0 received, 0 accepted, 0 rejected, 0 dropped
+  buffer: 0 B of 32.0 MiB (0 %)
   no subscriptions
 
 doppler 127.0.0.1:8082
   ingress: 1000005 received, 999999 accepted, 5 rejected (malformed 5), 0 dropped  UNBALANCED
   ID  API  PEER  SELECTOR  RECEIVED  DELIVERED  DROPPED  PENDING  STATE
   -   -    -     -                1          0        0        0  UNBALANCED
+  b   -    -     -                0          0        0        0  closed
 ";
         assert_eq!(render(&[empty, broken]), expected);
     }
