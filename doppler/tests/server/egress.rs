@@ -163,7 +163,7 @@ async fn a_shard_is_shared_without_loss_or_duplicates() {
         sender.batch(logs("app", first, 100)).await;
     }
     let mut shares = vec![0; readers.len()];
-    let (all, mut received) = tokio::sync::mpsc::unbounded_channel();
+    let (all, mut received) = tokio::sync::mpsc::channel(16);
     let tasks: Vec<_> = readers
         .into_iter()
         .enumerate()
@@ -171,7 +171,9 @@ async fn a_shard_is_shared_without_loss_or_duplicates() {
             let all = all.clone();
             tokio::spawn(async move {
                 loop {
-                    all.send((index, payloads(&reader.batch().await))).unwrap();
+                    all.send((index, payloads(&reader.batch().await)))
+                        .await
+                        .unwrap();
                 }
             })
         })
