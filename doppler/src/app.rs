@@ -223,12 +223,12 @@ fn self_metrics(config: &Config, router: &Arc<Router>, lifecycle: &Lifecycle) ->
             let tls = ClientTls::mutual(&config.tls).map_err(Error::Tls)?;
             let watch = Arc::clone(&tls).watch(config.tls_reload_interval, lifecycle.token());
             lifecycle.spawn("certificates for the agent", watch);
-            Destination::Agent(Agent::new(Channel::new(Endpoint {
+            Destination::Agent(Box::new(Agent::new(Channel::new(Endpoint {
                 addr: addr.clone(),
                 server_name: AGENT_NAME.to_owned(),
                 tls: Some(tls),
                 settings: ClientSettings::default(),
-            })))
+            }))))
         }
     };
     let metrics = SelfMetrics {

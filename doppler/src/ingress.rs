@@ -144,7 +144,7 @@ impl Ingress {
             }
             Err(error) => {
                 warn_malformed(&peer, &error);
-                Response::Status(Status::unmarshal(&error))
+                Response::Status(Status::unmarshal(error))
             }
         }
     }
@@ -186,7 +186,7 @@ impl Ingress {
 
     /// Gives one batch to the log, or says why not. The router counts what it refuses.
     fn take(&self, batch: &[u8], peer: &str) {
-        match self.router.ingest(&batch) {
+        match self.router.ingest(batch) {
             Ok(taken) if taken.rejected == 0 => {}
             Ok(taken) => warn_left_out(peer, taken.rejected),
             Err(error) => warn_malformed(peer, &error),

@@ -40,7 +40,7 @@ pub(crate) enum Destination {
     /// The log of the doppler itself.
     Own,
     /// The local agent.
-    Agent(Agent),
+    Agent(Box<Agent>),
 }
 
 impl SelfMetrics {

@@ -67,8 +67,8 @@ async fn random_bytes_on_the_port() {
         let mut stream = TcpStream::connect(doppler.running.grpc_addr).await.unwrap();
         let garbage: Vec<u8> = (0..random.below(4_000)).map(|_| random.byte()).collect();
         // The server may hang up while we still write.
-        let _ = stream.write_all(&garbage).await;
-        let _ = stream.shutdown().await;
+        stream.write_all(&garbage).await.ok();
+        stream.shutdown().await.ok();
     }
     healthy.check().await;
     only_the_healthy_one_is_left(&doppler).await;
@@ -88,8 +88,8 @@ async fn random_bytes_inside_tls() {
             garbage.extend_from_slice(&[0, 0, 0, 4, 0, 0, 0, 0, 0]); // empty SETTINGS
         }
         garbage.extend((0..random.below(4_000)).map(|_| random.byte()));
-        let _ = stream.write_all(&garbage).await;
-        let _ = stream.flush().await;
+        stream.write_all(&garbage).await.ok();
+        stream.flush().await.ok();
         drop(stream);
     }
     healthy.check().await;
@@ -122,7 +122,7 @@ async fn half_open_connections_hold_nobody_up() {
 async fn raw_h2(doppler: &Doppler) -> h2::client::SendRequest<Bytes> {
     let (client, connection) = h2::client::handshake(tls(doppler).await).await.unwrap();
     tokio::spawn(async move {
-        let _ = connection.await;
+        connection.await.ok();
     });
     client.ready().await.unwrap()
 }

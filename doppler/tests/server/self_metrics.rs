@@ -1,9 +1,20 @@
 //! The doppler about itself: as envelopes in the pipeline, and on its admin port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use loggregator_proto::v2;
+use bytes::Bytes;
+use loggregator_net::grpc::{Request, Response, Server, ServerSettings, Service};
+use loggregator_net::{Profile, ServerTls};
+use loggregator_proto::{rpc, v2};
+use parking_lot::Mutex;
+use prost::Message as _;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::harness::*;
 
@@ -82,73 +93,93 @@ async fn own_metrics_come_out_of_the_own_log_where_there_is_no_agent() {
     assert_eq!(sums[&name("subscriptions", "")], 2.0);
 }
 
-/// The agent is played by a second doppler whose certificate says `metron`.
+/// What a local agent was sent, over all its lives.
+#[derive(Clone, Default)]
+struct Agent {
+    received: Arc<Mutex<Vec<v2::Envelope>>>,
+}
+
+impl Service for Agent {
+    fn call(&self, mut request: Request) -> Pin<Box<dyn Future<Output = Response> + Send>> {
+        assert_eq!(request.path, rpc::INGRESS_SENDER);
+        let received = Arc::clone(&self.received);
+        Box::pin(async move {
+            while let Some(message) = request.messages.next().await {
+                match message {
+                    Ok(bytes) => received.lock().push(v2::Envelope::decode(bytes).unwrap()),
+                    Err(status) => return Response::Status(status),
+                }
+            }
+            Response::Unary(Ok(Bytes::new()))
+        })
+    }
+}
+
+impl Agent {
+    /// Serves at `addr` under the name that agents have, until `stop`.
+    fn serve(&self, addr: SocketAddr, stop: &CancellationToken) -> (SocketAddr, JoinHandle<()>) {
+        let server = Server::bind(addr).unwrap();
+        let addr = server.local_addr();
+        let tls = ServerTls::mutual(&Pki::shared().files("metron"), Profile::Grpc).unwrap();
+        let settings = ServerSettings::default();
+        let service = Arc::new(self.clone());
+        (
+            addr,
+            tokio::spawn(server.serve(Some(tls), service, settings, stop.clone())),
+        )
+    }
+
+    /// The sum of all deltas of this counter.
+    fn sum(&self, name: &str) -> f64 {
+        let received = self.received.lock();
+        received
+            .iter()
+            .map(metric)
+            .filter(|(found, _)| found.0 == name)
+            .map(|(_, value)| value)
+            .sum()
+    }
+}
+
 #[tokio::test]
 async fn own_metrics_go_to_the_agent_and_lose_no_count_while_it_is_away() {
-    let agent = |addr| {
-        Doppler::start_with(move |config| {
-            config.tls = Pki::shared().files("metron");
-            config.grpc_addr = addr;
-            config.resume_grace = Duration::ZERO;
-        })
-    };
-    let spy = agent("127.0.0.1:0".parse().unwrap()).await;
-    let addr = spy.running.grpc_addr;
+    let agent = Agent::default();
+    let stop = CancellationToken::new();
+    let (addr, served) = agent.serve("127.0.0.1:0".parse().unwrap(), &stop);
     let doppler = Doppler::start_with(|config| {
         config.metric_interval = Duration::from_millis(20);
         config.agent_addr = Some(addr.to_string());
     })
     .await;
-
-    let mut metrics = reader(
-        &Client {
-            channel: spy.channel(Pki::shared().client_tls(), "metron"),
-        },
-        "doppler",
-    )
+    let client = doppler.connect();
+    client.send_batch(logs("app", 0, 5)).await;
+    eventually("the agent to hear of it", || {
+        (agent.sum("ingress") >= 5.0).then_some(())
+    })
     .await;
-    let mut ingress = 0.0;
-    let mut sum_until = async |metrics: &mut V2Reader, wanted: f64| {
-        while ingress < wanted {
-            let batch = metrics.batch().await;
-            ingress += batch
-                .iter()
-                .map(metric)
-                .filter(|(name, _)| name.0 == "ingress")
-                .map(|(_, v)| v)
-                .sum::<f64>();
-        }
-        ingress
-    };
-    let mut sender = doppler.connect().batch_sender().await;
-    sender.batch(logs("app", 0, 5)).await;
-    assert_eq!(sum_until(&mut metrics, 5.0).await, 5.0);
+    let sources: BTreeSet<_> = agent
+        .received
+        .lock()
+        .iter()
+        .map(|e| e.source_id.clone())
+        .collect();
+    assert_eq!(sources, BTreeSet::from(["doppler".to_owned()]));
     assert_eq!(
         doppler.report().ingress.accepted,
         5,
         "its own metrics do not come this way"
     );
 
-    assert!(spy.stop().await.finished());
-    sender.batch(logs("app", 5, 6)).await;
-    eventually("the logs to be taken", || {
-        (doppler.report().ingress.accepted == 11).then_some(())
+    stop.cancel();
+    within("the agent's end", served).await.unwrap();
+    client.send_batch(logs("app", 5, 6)).await;
+    let (_, _served) = agent.serve(addr, &CancellationToken::new());
+    client.send_batch(logs("app", 11, 1)).await;
+    eventually("the agent to hear of the rest", || {
+        (agent.sum("ingress") >= 12.0).then_some(())
     })
     .await;
-    let spy = agent(addr).await;
-    let mut metrics = reader(
-        &Client {
-            channel: spy.channel(Pki::shared().client_tls(), "metron"),
-        },
-        "doppler",
-    )
-    .await;
-    spy.subscribed(1).await;
-    sender.batch(logs("app", 11, 1)).await;
-    // The six of the pause may have gone out before the new reader was there; the last one did not.
-    let first = metrics.batch().await;
-    assert!(!first.is_empty());
-    sender.finish().await.unwrap();
+    assert_eq!(agent.sum("ingress"), 12.0);
 }
 
 #[tokio::test]

@@ -139,3 +139,37 @@ async fn after_a_stop_the_port_is_free_and_calls_are_refused() {
     .await;
     assert_eq!(again.running.grpc_addr, doppler.running.grpc_addr);
 }
+
+/// Its stream ends while it still sends; the Go agents leave no sooner.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_emitter_that_never_pauses_cannot_hold_up_a_stop() {
+    let doppler = Doppler::start().await;
+    let client = doppler.connect();
+    let mut reader = client.batched(logs_for("")).await;
+    doppler.subscribed(1).await;
+    let Sender { sender, response } = doppler.connect().batch_sender().await;
+    let flood = tokio::spawn(async move {
+        let batch = encode(&loggregator_proto::v2::EnvelopeBatch {
+            batch: logs("app", 0, 100),
+        });
+        while sender.send(batch.clone()).await.is_ok() {}
+    });
+    let drain = tokio::spawn(async move { reader.end().await });
+    eventually("the flood to begin", || {
+        (doppler.report().ingress.accepted > 1_000).then_some(())
+    })
+    .await;
+    let report = doppler.stop().await;
+    assert!(report.finished(), "{report:?}");
+    within("the emitter to notice", flood).await.unwrap();
+    assert_eq!(response.wait().await.unwrap_err().code, Code::Unavailable);
+    assert_eq!(drain.await.unwrap().unwrap().code, Code::Unavailable);
+    let report = doppler.report();
+    let row = &report.subscriptions[0];
+    assert_eq!(
+        (row.delivered, row.pending),
+        (report.ingress.accepted, 0),
+        "{row:?}"
+    );
+    doppler.assert_balanced();
+}
