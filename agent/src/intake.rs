@@ -54,9 +54,8 @@ impl Intake {
 
     /// Takes a frame from a source that can be read later: waits for room in the buffer.
     pub(crate) async fn accept_waiting(&self, port: Port, frame: Frame) {
-        if let Some(frame) = self.edit(port, frame) {
-            self.pool.send_waiting(&frame).await;
-        }
+        self.pool.room(frame.bytes().len()).await;
+        self.accept(port, frame);
     }
 
     /// Counters whose totals are kept, and those that were forgotten.

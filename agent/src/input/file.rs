@@ -53,9 +53,13 @@ pub(crate) async fn follow(mut follower: Follower, mut lines: LineReader, stop: 
             break;
         }
     }
-    // What was written up to now belongs to it.
-    if let Err(error) = follower.read(&mut lines, None).await {
-        follower.complain(&error);
+    if follower.at_end {
+        // What was written since the last look belongs to it.
+        if let Err(error) = follower.read(&mut lines, None).await {
+            follower.complain(&error);
+        }
+    } else if let Some(open) = &follower.file {
+        tracing::info!(path = %follower.path.display(), offset = open.offset, "the rest of the file is not read");
     }
     lines.end().await;
 }
@@ -79,6 +83,8 @@ pub(crate) struct Follower {
     every: Duration,
     file: Option<Open>,
     buffer: Vec<u8>,
+    /// The last look read everything.
+    at_end: bool,
     complained: bool,
 }
 
@@ -97,6 +103,7 @@ impl Follower {
             every,
             file: None,
             buffer: vec![0; READ],
+            at_end: false,
             complained: false,
         };
         match follower.open(from).await {
@@ -180,9 +187,11 @@ impl Follower {
             return Ok(false);
         };
         let mut some = false;
+        self.at_end = false;
         while !stop.is_some_and(CancellationToken::is_cancelled) {
             let len = open.file.read(&mut self.buffer).await?;
             if len == 0 {
+                self.at_end = true;
                 break;
             }
             open.offset += len as u64;
