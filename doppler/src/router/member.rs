@@ -370,15 +370,6 @@ impl Counts {
         self.dropped[reason as usize].load(Ordering::Relaxed)
     }
 
-    /// Envelopes lost, whatever the reason: all but those that have no dropsonde form.
-    pub(crate) fn dropped(&self) -> u64 {
-        Reason::ALL
-            .into_iter()
-            .filter(|r| *r != Reason::NoV1Form)
-            .map(|r| self.of(r))
-            .sum()
-    }
-
     fn by_reason(&self) -> std::collections::BTreeMap<String, u64> {
         Reason::ALL
             .into_iter()

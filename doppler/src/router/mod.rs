@@ -132,8 +132,8 @@ struct GroupKey {
 struct Members {
     open: HashMap<u64, Arc<Member>>,
     closed: VecDeque<Arc<Member>>,
-    /// Sums of closed subscriptions that are not in `closed` any more.
-    forgotten_dropped: u64,
+    /// Sums by reason of what subscriptions lost that are not in `closed` any more.
+    forgotten: [u64; Reason::ALL.len()],
 }
 
 #[derive(Default)]
@@ -404,7 +404,9 @@ impl Router {
         }
         while members.closed.len() > self.config.closed_rows {
             if let Some(oldest) = members.closed.pop_front() {
-                members.forgotten_dropped += oldest.counts.dropped();
+                for (sum, reason) in members.forgotten.iter_mut().zip(Reason::ALL) {
+                    *sum += oldest.counts.of(reason);
+                }
             }
         }
     }

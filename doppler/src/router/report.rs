@@ -30,7 +30,7 @@ pub struct Stats {
     pub egress_v2: u64,
     /// Envelopes matched by a subscription and not delivered, all reasons but a missing dropsonde form.
     pub dropped: u64,
-    /// The same by reason, of the subscriptions that the ledger shows.
+    /// The same by reason, with those that have no dropsonde form. Only grows.
     pub dropped_by_reason: BTreeMap<&'static str, u64>,
     /// Open subscriptions.
     pub subscriptions: u64,
@@ -45,7 +45,11 @@ impl Router {
     pub fn stats(&self) -> Stats {
         let read = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
         let members = self.members.lock();
-        let mut by_reason: BTreeMap<&'static str, u64> = BTreeMap::new();
+        let mut by_reason: BTreeMap<&'static str, u64> = Reason::ALL
+            .map(Reason::as_str)
+            .into_iter()
+            .zip(members.forgotten)
+            .collect();
         for member in members.open.values().chain(&members.closed) {
             for reason in Reason::ALL {
                 *by_reason.entry(reason.as_str()).or_default() += member.counts.of(reason);
@@ -55,7 +59,7 @@ impl Router {
             .get(Reason::NoV1Form.as_str())
             .copied()
             .unwrap_or_default();
-        let dropped = by_reason.values().sum::<u64>() - formless + members.forgotten_dropped;
+        let dropped = by_reason.values().sum::<u64>() - formless;
         let subscriptions = members.open.len() as u64;
         drop(members);
         Stats {

@@ -807,3 +807,20 @@ fn losses_are_attributed() {
     assert!(max - min <= 1, "{by_source:?}");
     drop(idle);
 }
+
+/// What is scraped must only grow, also when the ledger forgets old rows.
+#[test]
+fn losses_of_forgotten_rows_stay_in_the_sums() {
+    let router = router(16 << 20);
+    let readers = 300;
+    for n in 0..readers {
+        let mut subscription = subscribe(&router, "", everything());
+        send(&router, vec![log("app", n)]);
+        let batch = poll(&mut subscription, 1 << 20).unwrap();
+        batch.receipt.settle(false);
+    }
+    let stats = router.stats();
+    assert_eq!(stats.dropped, readers as u64);
+    assert_eq!(stats.dropped_by_reason["disconnected"], readers as u64);
+    assert!(router.report("").subscriptions.len() < readers as usize);
+}
