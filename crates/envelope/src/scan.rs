@@ -104,6 +104,30 @@ fn count(batch: &[u8]) -> Result<(usize, bool), ScanError> {
     Ok((count, covered == batch.len()))
 }
 
+/// Cuts a batch between its records into parts of at most `bytes` bytes and `envelopes` envelopes each; a single
+/// bigger record is a part of its own. An index costs up to 32 bytes per envelope and an envelope may be two bytes
+/// long, so whoever takes batches from strangers scans big ones in parts.
+///
+/// # Errors
+/// As for [`scan`]: when the framing is broken anywhere in the batch.
+pub fn split(batch: &[u8], bytes: usize, envelopes: usize) -> Result<Vec<&[u8]>, ScanError> {
+    let mut parts = Vec::new();
+    let (mut from, mut pos, mut count) = (0, 0, 0);
+    loop {
+        let before = pos;
+        let record = next_record(batch, &mut pos)?;
+        let full = count >= envelopes || pos - from > bytes;
+        if before > from && (full || record.is_none()) {
+            parts.push(&batch[from..before]);
+            (from, count) = (before, 0);
+        }
+        if record.is_none() {
+            return Ok(parts);
+        }
+        count += 1;
+    }
+}
+
 /// The next record and where its body begins. Fields that are no envelope are passed over.
 #[inline(always)]
 fn next_record(batch: &[u8], pos: &mut usize) -> Result<Option<(Range<usize>, usize)>, ScanError> {
@@ -468,4 +492,38 @@ fn is_ascii(bytes: &[u8]) -> bool {
         .fold(0, |high, word| high | u64::from_le_bytes(*word));
     let rest = rest.iter().fold(0, |high, byte| high | byte);
     high & HIGH == 0 && rest < 0x80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{scan, split};
+
+    #[test]
+    fn parts_are_whole_records_within_both_bounds() {
+        let batch: Vec<u8> = (0..100u8)
+            .flat_map(|i| {
+                let body = vec![0x08, i % 100];
+                [vec![0x0a, 2], body].concat()
+            })
+            .collect();
+        for (bytes, envelopes) in [(4, 100), (41, 1000), (1000, 7), (1, 1), (1000, 1000)] {
+            let parts = split(&batch, bytes, envelopes).unwrap();
+            assert_eq!(parts.concat(), batch);
+            for part in &parts {
+                let found = scan(part).unwrap();
+                assert!(found.tiles);
+                assert!(found.index.len() <= envelopes);
+                assert!(
+                    part.len() <= bytes || found.index.len() == 1,
+                    "{} for {bytes}",
+                    part.len()
+                );
+            }
+        }
+        assert!(split(&[], 10, 10).unwrap().is_empty());
+        assert!(
+            split(&[0x0a, 9], 10, 10).is_err(),
+            "broken anywhere is broken"
+        );
+    }
 }

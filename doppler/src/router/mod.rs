@@ -53,6 +53,11 @@ pub(crate) type Pieces = SmallVec<[Piece; 4]>;
 /// For entries that were chosen one by one.
 pub(crate) const EVERY_KIND: KindSet = KindSet::ALL;
 
+/// A batch above this many bytes becomes several frames, of at most as many envelopes. Thereby an index takes a few
+/// MiB at most while it is made, however small the envelopes are, and no single frame is a big part of the log.
+const PART_BYTES: usize = 256 << 10;
+const PART_ENVELOPES: usize = 16 << 10;
+
 /// How a router is set up.
 #[derive(Debug, Clone)]
 pub struct RouterConfig {
@@ -173,12 +178,25 @@ impl Router {
     ///
     /// If the outer framing is broken; nothing of it is taken. A malformed envelope in sound framing is left out alone.
     pub fn ingest(&self, batch: &[u8]) -> Result<Ingested, ScanError> {
-        let scan = loggregator_envelope::scan(batch).inspect_err(|_| {
-            self.counts.rejected_frames.fetch_add(1, Ordering::Relaxed);
-        })?;
-        self.counts
-            .rejected_envelopes
-            .fetch_add(u64::from(scan.rejected), Ordering::Relaxed);
+        if batch.len() <= PART_BYTES {
+            return self
+                .ingest_part(batch)
+                .inspect_err(|_| self.count_rejected(1, 0));
+        }
+        let parts = loggregator_envelope::split(batch, PART_BYTES, PART_ENVELOPES)
+            .inspect_err(|_| self.count_rejected(1, 0))?;
+        let mut sum = Ingested::default();
+        for part in parts {
+            let ingested = self.ingest_part(part)?;
+            sum.envelopes += ingested.envelopes;
+            sum.rejected += ingested.rejected;
+        }
+        Ok(sum)
+    }
+
+    fn ingest_part(&self, batch: &[u8]) -> Result<Ingested, ScanError> {
+        let scan = loggregator_envelope::scan(batch)?;
+        self.count_rejected(0, u64::from(scan.rejected));
         let ingested = Ingested {
             envelopes: scan.index.len() as u32,
             rejected: scan.rejected,

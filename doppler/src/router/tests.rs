@@ -672,6 +672,17 @@ fn malformed_input_is_refused_and_counted_alone() {
     assert_eq!((stats.rejected_frames, stats.rejected_envelopes), (1, 1));
 }
 
+/// Five million envelopes of two bytes are a legal batch, and must not cost a hundred times their size at once.
+#[test]
+fn a_batch_of_tiny_envelopes_stays_within_the_log() {
+    let router = router(8 << 20);
+    let batch = [0x0a, 0x00].repeat(1 << 20);
+    let ingested = router.ingest(&batch).unwrap();
+    assert_eq!(ingested.envelopes, 1 << 20);
+    let fill = router.log().fill();
+    assert!(fill.bytes <= fill.limit + (1 << 20), "{fill:?}");
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Send {
