@@ -89,8 +89,15 @@ impl Batch {
     }
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Messages, Status>> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Result<Messages, Failure>> + Send>>;
 type SetChange = Pin<Box<dyn Future<Output = Option<watch::Receiver<Peers>>> + Send>>;
+
+/// Why a call could not be made.
+enum Failure {
+    /// There is no connection. The channel waits by itself before it tries again, so that this needs no waiting of ours.
+    Connect(Status),
+    Call(Status),
+}
 
 enum State {
     Opening(Opening),
@@ -301,15 +308,15 @@ impl Merge {
                     call.state = State::Open(Box::new(messages));
                     return Poll::Ready(None);
                 }
-                Err(status) => status,
+                Err(failure) => failure,
             },
             State::Open(messages) => match ready!(messages.poll_next(cx)) {
                 Some(Ok(bytes)) => {
                     call.failures = 0;
                     return Poll::Ready(Some(Ok(bytes)));
                 }
-                Some(Err(status)) => status,
-                None => Status::ok(),
+                Some(Err(status)) => Failure::Call(status),
+                None => Failure::Call(Status::ok()),
             },
         };
         if call.peer.left().is_cancelled() {
@@ -319,31 +326,36 @@ impl Merge {
         Poll::Ready(None)
     }
 
-    /// A call has ended with this status: it waits and is made again.
-    fn again(&mut self, at: usize, ended: Status) {
+    /// A call has ended, or could not be made: it waits and is made again.
+    fn again(&mut self, at: usize, failure: Failure) {
         let call = &mut self.calls[at];
-        let mut delay = Duration::ZERO;
-        if let (Code::Unimplemented, Some(fallback)) = (ended.code, self.fallback)
-            && call.path != fallback
-        {
-            call.path = fallback;
-        } else {
-            if matches!(call.state, State::Open(_))
-                && call.opened.elapsed() >= self.retry.healthy_after
-            {
-                call.failures = 0;
-            }
-            let last = self.retry.ladder.len().saturating_sub(1);
-            delay = self
-                .retry
+        let step = |i: usize| {
+            self.retry
                 .ladder
-                .get(call.failures.min(last))
-                .copied()
-                .unwrap_or_default();
-            call.failures += 1;
-        }
+                .get(i.min(self.retry.ladder.len().saturating_sub(1)))
+        };
+        let (ended, delay) = match failure {
+            Failure::Connect(status) => (status, step(0)),
+            Failure::Call(status) => match self.fallback {
+                Some(fallback) if status.code == Code::Unimplemented && call.path != fallback => {
+                    call.path = fallback;
+                    (status, None)
+                }
+                _ => {
+                    let healthy = call.opened.elapsed() >= self.retry.healthy_after;
+                    if healthy && matches!(call.state, State::Open(_)) {
+                        call.failures = 0;
+                    }
+                    call.failures += 1;
+                    (status, step(call.failures - 1))
+                }
+            },
+        };
+        let delay = delay
+            .copied()
+            .unwrap_or_default()
+            .mul_f64(0.8 + 0.4 * fastrand::f64());
         tracing::debug!(doppler = %call.peer.addr(), status = %ended, ?delay, "the call ended; it is made again");
-        let delay = delay.mul_f64(0.8 + 0.4 * fastrand::f64());
         call.state = State::Waiting(Box::pin(tokio::time::sleep(delay)));
         self.reconnects += 1;
         self.last_error = Some(ended);
@@ -353,8 +365,11 @@ impl Merge {
 fn open(peer: &Arc<Peer>, path: &'static str, request: &Bytes) -> Opening {
     let (channel, request) = (peer.channel().clone(), request.clone());
     Box::pin(async move {
-        channel.ready().await?;
-        channel.server_stream(path, request).await
+        channel.ready().await.map_err(Failure::Connect)?;
+        channel
+            .server_stream(path, request)
+            .await
+            .map_err(Failure::Call)
     })
 }
 

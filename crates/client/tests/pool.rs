@@ -12,6 +12,7 @@ use loggregator_client::{
 };
 use loggregator_envelope::Frame;
 use loggregator_net::Backoff;
+use loggregator_net::dns::Addresses;
 use loggregator_proto::v2::EnvelopeBatch;
 use prost::Message as _;
 use support::{FakeDoppler, PATIENCE, Seen, until};
@@ -296,14 +297,64 @@ async fn what_cannot_be_sent_in_time_is_counted_when_closing() {
 }
 
 #[tokio::test]
-async fn envelopes_wait_while_there_is_no_doppler() {
-    let empty = DopplerSet::fixed([], connector());
-    let waiting = DopplerPool::new(&empty, PoolSettings::default());
-    waiting.send(&frame(0..10, 0));
-    let report = waiting.report();
-    assert_eq!((report.homeless.pending, report.links.len()), (10, 0));
+async fn dopplers_may_come_and_leave_and_nothing_is_lost_with_them() {
+    let (one, two) = (FakeDoppler::start(), FakeDoppler::start());
+    let (addresses, watched) = tokio::sync::watch::channel(Vec::new().into());
+    let set = DopplerSet::new(&Addresses::watched(watched), connector());
+    let pool = DopplerPool::new(&set, PoolSettings::default());
+    pool.send(&frame(0..20, 0));
+    let report = pool.report();
     check_balance(&report);
-    check_balance(&waiting.close(Duration::from_millis(10)).await);
+    assert_eq!(
+        (report.homeless.pending, report.links.len()),
+        (20, 0),
+        "they wait for the first to come"
+    );
+
+    addresses.send_replace([one.addr.to_string()].into());
+    until("the first to come gets them", || one.seen.envelopes() == 20).await;
+    addresses.send_replace([one.addr, two.addr].map(|a| a.to_string()).into());
+    until("the second is there", || pool.report().links.len() == 2).await;
+    pool.send(&frame(0..20, 1));
+    until("they share", || {
+        one.seen.envelopes() + two.seen.envelopes() == 40
+    })
+    .await;
+    let of_two = two.seen.envelopes() as u64;
+    assert!(of_two > 0);
+
+    // It leaves while it reads nothing: what its connection did not take goes to the other one.
+    *two.seen.stalled.lock() = true;
+    for number in 2..2000 {
+        pool.send(&frame(0..20, number));
+    }
+    addresses.send_replace([one.addr.to_string()].into());
+    *two.seen.stalled.lock() = false;
+    until("it is gone", || pool.report().former.len() == 1).await;
+    pool.send(&frame(0..20, 2000));
+    let report = pool.close(PATIENCE).await;
+    check_balance(&report);
+    let total = report.total();
+    assert_eq!(
+        (total.received, total.delivered, report.pending()),
+        (40_020, 40_020, 0)
+    );
+    assert_eq!(one.seen.envelopes() + two.seen.envelopes(), 40_020);
+    assert_eq!(sources_of(&one.seen).len(), 20);
+}
+
+#[tokio::test]
+async fn the_workers_end_with_the_last_clone_of_a_pool() {
+    let doppler = FakeDoppler::start();
+    let set = DopplerSet::fixed([doppler.addr.to_string()], connector());
+    let pool = DopplerPool::new(&set, PoolSettings::default());
+    pool.send(&frame(0..1, 0));
+    until("it works", || doppler.seen.envelopes() == 1).await;
+    let mut watch = set.watch();
+    drop((pool, set));
+    // The pool's tasks hold the set; when they have ended, so has the set's own.
+    let ended = async { while watch.changed().await.is_ok() {} };
+    assert!(tokio::time::timeout(PATIENCE, ended).await.is_ok());
 }
 
 #[tokio::test]

@@ -25,6 +25,11 @@ impl Addresses {
         Self { current }
     }
 
+    /// Whatever somebody else finds out, `host:port` each. The sender's end means that the set will not change any more.
+    pub fn watched(current: watch::Receiver<Arc<[String]>>) -> Self {
+        Self { current }
+    }
+
     /// Resolves every `host:port` now and each `every`, until `stop`; the set is the union of what
     /// they resolve to, as `address:port`. An entry that does not resolve keeps its last addresses.
     ///

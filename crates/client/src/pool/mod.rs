@@ -92,10 +92,28 @@ impl PoolSettings {
     }
 }
 
-/// Sends frames to the dopplers of a [`DopplerSet`]. Clones are the same pool.
+/// Sends frames to the dopplers of a [`DopplerSet`]. Clones are the same pool. [`close`](DopplerPool::close) it when done:
+/// when the last clone is dropped, what still waits is lost (and logged).
 #[derive(Debug, Clone)]
 pub struct DopplerPool {
     inner: Arc<Inner>,
+    _last: Arc<Last>,
+}
+
+/// Stops the workers when nobody has the pool any more.
+#[derive(Debug)]
+struct Last(Arc<Inner>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.0.stop.cancel();
+        let mut state = self.0.state.lock();
+        let lost = state.pending();
+        if lost > 0 {
+            tracing::warn!(lost, "a pool was dropped before it was closed");
+        }
+        state.abandon();
+    }
 }
 
 #[derive(Debug)]
@@ -110,7 +128,7 @@ struct Inner {
 
 impl DopplerPool {
     /// Begins to connect to the set's dopplers. Must be called within a tokio runtime. The tasks end with
-    /// [`close`](DopplerPool::close).
+    /// [`close`](DopplerPool::close), or with the last clone.
     #[must_use]
     pub fn new(set: &DopplerSet, settings: PoolSettings) -> DopplerPool {
         let inner = Arc::new(Inner {
@@ -129,7 +147,8 @@ impl DopplerPool {
             }
             drop(set);
         });
-        DopplerPool { inner }
+        let _last = Arc::new(Last(Arc::clone(&inner)));
+        DopplerPool { inner, _last }
     }
 
     /// Takes a frame. Never waits.
