@@ -6,19 +6,23 @@
 //! sensible windows; a doppler that checks, indexes, stores and selects is judged by how close it comes.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Response};
+use loggregator_net::{ServerTls, tls_accept};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::http2::{Windows, send_all};
 use crate::tls::PlainTls;
 
+/// A peer has this long for its handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Messages that wait for one subscriber at most.
 const QUEUE: usize = 64;
 
@@ -65,21 +69,38 @@ impl Hub {
     }
 }
 
+/// Which TLS stream the floor runs over.
+#[derive(Clone)]
+pub enum Tls {
+    /// [`PlainTls`]: rustls as anybody would drive it. What figures are compared with.
+    Plain(Arc<ServerConfig>),
+    /// The product's own stream, flushed whenever HTTP/2 asks.
+    Product(Arc<ServerTls>),
+}
+
 /// Serves until the process ends. Calls whose path ends in `Sender` put in, all others take out.
-pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, windows: Windows) {
+pub async fn serve(listener: TcpListener, tls: Tls, windows: Windows) {
     let hub = Arc::new(Hub::default());
     while let Ok((socket, _peer)) = listener.accept().await {
         let (hub, tls) = (hub.clone(), tls.clone());
         tokio::spawn(async move {
-            if let Ok(stream) = handshake(socket, tls).await {
-                connection(stream, hub, windows).await;
+            match tls {
+                Tls::Plain(config) => {
+                    if let Ok(stream) = PlainTls::accept(socket, config).await {
+                        connection(stream, hub, windows).await;
+                    }
+                }
+                Tls::Product(tls) => {
+                    let settings = socket.set_nodelay(true);
+                    if let (Ok(()), Ok(stream)) =
+                        (settings, tls_accept(socket, &tls, HANDSHAKE).await)
+                    {
+                        connection(stream, hub, windows).await;
+                    }
+                }
             }
         });
     }
-}
-
-async fn handshake(socket: TcpStream, tls: Arc<ServerConfig>) -> std::io::Result<PlainTls> {
-    PlainTls::accept(socket, tls).await
 }
 
 async fn connection<S: AsyncRead + AsyncWrite + Unpin>(stream: S, hub: Arc<Hub>, windows: Windows) {

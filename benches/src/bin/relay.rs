@@ -7,7 +7,8 @@ use anyhow::Context;
 use clap::Parser;
 use loggregator_benches::certs::{self, Files};
 use loggregator_benches::http2::Windows;
-use loggregator_benches::relay;
+use loggregator_benches::relay::{self, Tls};
+use loggregator_net::{Profile, ServerTls, TlsFiles};
 
 #[derive(Parser)]
 struct Args {
@@ -23,6 +24,9 @@ struct Args {
     /// PEM file of its key.
     #[arg(long)]
     key: PathBuf,
+    /// TLS stream to run over.
+    #[arg(long, value_enum, default_value = "plain")]
+    tls: Stream,
     /// Bytes that one emitting stream may have in flight.
     #[arg(long, default_value_t = 1 << 20)]
     stream_window: u32,
@@ -37,6 +41,14 @@ struct Args {
     threads: usize,
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Stream {
+    /// rustls as anybody would drive it; what figures are compared with.
+    Plain,
+    /// The product's own stream.
+    Product,
+}
+
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -44,11 +56,21 @@ fn main() -> anyhow::Result<()> {
         runtime.worker_threads(args.threads);
     }
     runtime.enable_all().build()?.block_on(async {
-        let tls = certs::server(&Files {
-            ca: args.ca,
-            cert: args.cert,
-            key: args.key,
-        })?;
+        let tls = match args.tls {
+            Stream::Plain => Tls::Plain(certs::server(&Files {
+                ca: args.ca,
+                cert: args.cert,
+                key: args.key,
+            })?),
+            Stream::Product => {
+                let files = TlsFiles {
+                    ca: args.ca,
+                    cert: args.cert,
+                    key: args.key,
+                };
+                Tls::Product(ServerTls::mutual(&files, Profile::Grpc)?)
+            }
+        };
         let listener = tokio::net::TcpListener::bind(args.listen)
             .await
             .with_context(|| args.listen.to_string())?;

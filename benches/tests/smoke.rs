@@ -1,0 +1,105 @@
+//! The generator against the floor and against a doppler: small rates, no goals, but everything must arrive once and
+//! in order, and the doppler's ledger must agree.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::time::Duration;
+
+use loggregator_benches::emit::Pace;
+use loggregator_benches::http2::Windows;
+use loggregator_benches::plan::{Plan, Readers, Target};
+use loggregator_benches::report::Report;
+use loggregator_benches::run::run;
+use loggregator_benches::workload::Shape;
+use loggregator_benches::{commands, text};
+
+fn plan(name: &str, readers: Readers) -> Plan {
+    let programs = [
+        ("relay", env!("CARGO_BIN_EXE_relay")),
+        ("doppler-target", env!("CARGO_BIN_EXE_doppler-target")),
+    ];
+    // The test binary does not lie beside the programs.
+    let (sibling, command) = match name {
+        "relay" => (programs[0], commands::relay()),
+        _ => (programs[1], commands::doppler()),
+    };
+    let arguments = command.split_once(" --").unwrap().1;
+    Plan {
+        target: Target::Start {
+            name: name.to_owned(),
+            doppler: format!("{} --{arguments}", sibling.1),
+            controller: None,
+        },
+        shape: Shape {
+            batch: 10,
+            sources: 50,
+            ..Shape::default()
+        },
+        pace: Pace::Rate(2_000.0),
+        readers,
+        windows: Windows::default(),
+        warmup: Duration::from_millis(200),
+        time: Duration::from_millis(500),
+        log_bytes: 64 << 20,
+        stall: None,
+        slow: None,
+        quiet: None,
+        token: None,
+        secure_websockets: false,
+    }
+}
+
+fn checked(plan: &Plan) -> Report {
+    let report = run(plan).unwrap();
+    assert!(report.clean(), "{}", text::render(&report));
+    assert!(report.sent > 0 && report.expected > 0 && report.latency.count > 0);
+    report
+}
+
+/// Delivered envelopes of all subscriptions; each row must add up.
+fn delivered(report: &Report) -> u64 {
+    let ledger = report.ledger.as_ref().expect("a ledger");
+    let mut delivered = 0;
+    for row in ledger["subscriptions"].as_array().unwrap() {
+        let number = |name: &str| row[name].as_u64().unwrap();
+        let dropped: u64 = row["dropped"]
+            .as_object()
+            .unwrap()
+            .values()
+            .filter_map(|n| n.as_u64())
+            .sum();
+        assert_eq!(
+            number("received"),
+            number("delivered") + dropped + number("pending"),
+            "{row}"
+        );
+        delivered += number("delivered");
+    }
+    delivered
+}
+
+#[test]
+fn the_floor_passes_everything_on() {
+    let report = checked(&plan("relay", Readers::Firehoses(3)));
+    assert!(report.processes[0].rss_peak_mib > 0.0);
+}
+
+#[test]
+fn firehoses_of_a_doppler_get_everything_and_the_quiet_source_too() {
+    let mut plan = plan("doppler", Readers::Firehoses(3));
+    plan.quiet = Some(50.0);
+    let report = checked(&plan);
+    let quiet = report.quiet.unwrap();
+    assert!(quiet.sent > 0 && quiet.lost_by_first + quiet.lost_by_others == 0);
+    // Probes and the doppler's own metrics come on top.
+    assert!(delivered(&report) >= report.expected);
+}
+
+#[test]
+fn tails_get_their_source_and_members_their_share() {
+    let tails = checked(&plan("doppler", Readers::Tails(20)));
+    assert!(delivered(&tails) >= tails.expected);
+
+    let members = checked(&plan("doppler", Readers::Members(3)));
+    let (least, most) = members.member_shares.unwrap();
+    assert!(least > 0.2 && most < 0.5, "shares from {least} to {most}");
+}
