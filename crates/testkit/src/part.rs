@@ -84,6 +84,8 @@ impl<S: Stage> Part<S> {
     /// Drops everything it does where it stands, as `kill -9` would: sockets are closed, buffers are gone.
     pub fn kill(&mut self) {
         if let Some(up) = self.up.take() {
+            // The admin server has a thread of its own, which ends when the lifecycle has.
+            up.lifecycle.ended().cancel();
             up.runtime.shutdown_background();
         }
     }
