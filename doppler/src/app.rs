@@ -271,6 +271,8 @@ async fn serve(
         max_message: config.max_message,
         max_connections: config.max_connections,
         drain_timeout: config.drain_timeout,
+        // A reader knows when its subscription stands; the Go router says nothing until the first message.
+        early_headers: true,
         ..ServerSettings::default()
     };
     let served = server.serve(

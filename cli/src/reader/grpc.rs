@@ -17,6 +17,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 /// How long the first connection may take before the command gives up.
 const FIRST_CONNECTION: Duration = Duration::from_secs(5);
+/// How long a router that took the connection may be silent before it counts as subscribed.
+const SILENT_ANSWER: Duration = Duration::from_secs(1);
 /// How often the state of the connections is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 /// No doppler for so long: perhaps the pipeline was started anew, with other ports and certificates.
@@ -43,17 +45,7 @@ async fn run(
     say: &Sender<Heard>,
 ) -> Result<()> {
     let mut stream = subscribe(&addrs, &tls, wanted)?;
-    if timeout(FIRST_CONNECTION, stream.opened(addrs.len()))
-        .await
-        .is_err()
-        && stream.stats().open == 0
-    {
-        let reason = stream
-            .stats()
-            .last_error
-            .unwrap_or_else(|| "no answer".to_owned());
-        return Err(unreachable(&addrs, &reason));
-    }
+    first_answer(&mut stream, &addrs).await?;
     let mut watch = Watch::new(&stream.stats());
     let partly = if watch.open < addrs.len() {
         format!("{} of ", watch.open)
@@ -102,6 +94,26 @@ async fn run(
             stream = subscribe(&addrs, &tls, wanted)?;
         }
     }
+}
+
+/// Waits until the subscription stands. One that never could fails soon; a router that holds its answer back until it has
+/// something to send (the Go one) is taken at its connection.
+async fn first_answer(stream: &mut EgressStream, addrs: &[String]) -> Result<()> {
+    let began = Instant::now();
+    while timeout(LOOK, stream.answered(addrs.len())).await.is_err() {
+        let stats = stream.stats();
+        if stats.open > 0 && began.elapsed() >= SILENT_ANSWER {
+            return Ok(());
+        }
+        let refused = stats.open == 0 && stats.reconnects >= 2 * addrs.len() as u64;
+        if refused || began.elapsed() >= FIRST_CONNECTION {
+            return Err(unreachable(
+                addrs,
+                &stats.last_error.unwrap_or_else(|| "no answer".to_owned()),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn subscribe(addrs: &[String], files: &TlsFiles, wanted: &Wanted) -> Result<EgressStream> {

@@ -55,6 +55,13 @@ impl EgressStream {
         std::future::poll_fn(|cx| self.merge.poll_open(count, cx)).await;
     }
 
+    /// Waits until `count` of them (all, if there are fewer) have answered: their subscriptions stand, and nothing that they
+    /// take in from now on is missed. Servers that answer with their first message only, as the Go router does, are waited
+    /// for until then, so put a limit to it.
+    pub async fn answered(&mut self, count: usize) {
+        std::future::poll_fn(|cx| self.merge.poll_answered(count, cx)).await;
+    }
+
     /// What happened so far.
     #[must_use]
     pub fn stats(&self) -> StreamStats {
@@ -105,6 +112,13 @@ impl V1Stream {
     /// Waits until `count` dopplers are subscribed at (all, if there are fewer). What arrives meanwhile is kept.
     pub async fn opened(&mut self, count: usize) {
         std::future::poll_fn(|cx| self.merge.poll_open(count, cx)).await;
+    }
+
+    /// Waits until `count` of them (all, if there are fewer) have answered: their subscriptions stand, and nothing that they
+    /// take in from now on is missed. Servers that answer with their first message only, as the Go router does, are waited
+    /// for until then, so put a limit to it.
+    pub async fn answered(&mut self, count: usize) {
+        std::future::poll_fn(|cx| self.merge.poll_answered(count, cx)).await;
     }
 
     /// What happened so far.

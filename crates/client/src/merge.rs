@@ -7,7 +7,7 @@
 //! held up, because the connection window is the sum of all stream windows.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -228,6 +228,34 @@ impl Merge {
             .filter(|call| matches!(call.state, State::Open(_)))
             .count();
         if open >= count.min(self.calls.len()).max(1) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Waits until `count` dopplers (all, if there are fewer) have answered their call: then the subscriptions stand there,
+    /// and nothing that they take in from now on is missed. A doppler that holds its answer back until the first message,
+    /// as the Go router does, is waited for until then.
+    pub(crate) fn poll_answered(&mut self, count: usize, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.poll_open(count, cx));
+        let mut answered = 0;
+        for at in 0..self.calls.len() {
+            let State::Open(messages) = &mut self.calls[at].state else {
+                continue;
+            };
+            let answer = pin!(messages.opened()).poll(cx);
+            match answer {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => answered += 1,
+                Poll::Ready(Err(status)) => {
+                    self.again(at, status);
+                    // It waits now; the next poll sees to that.
+                    cx.waker().wake_by_ref();
+                }
+            }
+        }
+        if answered >= count.min(self.calls.len()).max(1) {
             Poll::Ready(())
         } else {
             Poll::Pending

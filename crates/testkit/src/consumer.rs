@@ -37,7 +37,7 @@ impl Consumer {
     /// # Errors
     /// When they do not within twenty seconds.
     pub async fn v2(mut stream: EgressStream, dopplers: usize) -> Result<Self> {
-        let opened = tokio::time::timeout(OPENING, stream.opened(dopplers)).await;
+        let opened = tokio::time::timeout(OPENING, stream.answered(dopplers)).await;
         opened.with_context(|| format!("the subscription does not stand: {:?}", stream.stats()))?;
         Ok(Self::spawn(async move |seen, mut gate| {
             while let Some(batch) = gate.next(stream.next()).await {
@@ -60,7 +60,7 @@ impl Consumer {
     /// # Errors
     /// When they do not within twenty seconds.
     pub async fn v1(mut stream: V1Stream, dopplers: usize) -> Result<Self> {
-        let opened = tokio::time::timeout(OPENING, stream.opened(dopplers)).await;
+        let opened = tokio::time::timeout(OPENING, stream.answered(dopplers)).await;
         opened.with_context(|| format!("the subscription does not stand: {:?}", stream.stats()))?;
         Ok(Self::spawn(async move |seen, mut gate| {
             let mut builder = V1Builder::new();

@@ -37,7 +37,9 @@ async fn the_firehose_goes_on_and_the_ledger_knows_the_loss() {
     eventually("what can arrive has arrived", async || {
         let agent = pipeline.agent_report().await.unwrap();
         agent.subscriptions.iter().all(|row| row.pending == 0)
-            && v2.lines() >= pipeline.doppler_report(1).ingress.accepted
+            && [&v2, &web]
+                .iter()
+                .all(|reader| reader.lines() >= pipeline.doppler_report(1).ingress.accepted)
     })
     .await;
     at_rest(&pipeline).await;
