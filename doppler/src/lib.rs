@@ -14,6 +14,7 @@
 //! What is refused or lost has a number in the ledger ([`Running::report`], `GET /ledger`).
 
 mod app;
+mod args;
 mod config;
 mod egress;
 mod ingress;
@@ -24,5 +25,6 @@ mod rpc;
 mod self_metrics;
 
 pub use app::{Error, Running, start};
-pub use config::{Config, DopplerArgs, SETTINGS};
+pub use args::DopplerArgs;
+pub use config::{Config, SETTINGS};
 pub use router::{Router, Stats};

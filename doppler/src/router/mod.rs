@@ -8,7 +8,7 @@
 //! A frame is scanned once, copied once into the log, and from then on referred to by its place. A subscription that
 //! wants everything reads the log forward; one that names a source gets a list of places. Both put their messages
 //! together from shared slices when their connection can take data, and not before. What each of them got and what it
-//! lost is counted in its [`Member`](member::Member), which is a row of the ledger.
+//! lost is counted in its [`Member`], which is a row of the ledger.
 
 mod dispatch;
 mod gather;

@@ -289,3 +289,35 @@ async fn v1_unknown_fields_survive_and_come_last() {
     assert_eq!(received[0], last);
     assert!(events::Envelope::decode(&last[..]).is_ok());
 }
+
+/// Dashboards compare this number with the Go router's, which counts in dropsonde envelopes.
+#[tokio::test]
+async fn the_ingress_metric_counts_what_dropsonde_readers_would_see() {
+    let doppler = Doppler::start().await;
+    let client = doppler.connect();
+    let event = v2::Event {
+        title: "t".to_owned(),
+        body: "b".to_owned(),
+    };
+    let cases = [
+        ("a log", log("app", "x"), 1),
+        ("a log without payload", log("app", ""), 1),
+        ("a counter", counter("app", "c", 1), 1),
+        ("a gauge of three", gauge("app", &["a", "b", "c"]), 3),
+        (
+            "an event",
+            v2::Envelope {
+                message: Some(v2::envelope::Message::Event(event)),
+                ..Default::default()
+            },
+            0,
+        ),
+        ("nothing at all", v2::Envelope::default(), 0),
+    ];
+    for (name, envelope, counted) in cases {
+        let before = doppler.running.router.stats().ingress;
+        client.send_batch(vec![envelope]).await;
+        let after = doppler.running.router.stats().ingress;
+        assert_eq!(after - before, counted, "{name}");
+    }
+}
