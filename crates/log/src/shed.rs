@@ -46,7 +46,8 @@ impl ShedPlan {
         let share = fair_share(bytes.values().copied().collect(), target);
         let skip = bytes
             .into_iter()
-            .filter_map(|(source, bytes)| (bytes > share).then(|| (source, bytes - share)))
+            .filter(|(_, bytes)| *bytes > share)
+            .map(|(source, bytes)| (source, bytes - share))
             .collect();
         Some(Self { until, skip })
     }

@@ -1,5 +1,6 @@
 //! The log against a naive model: whatever is appended and read in whatever order, every reader gets each envelope
 //! exactly once or is told that it missed it, and memory keeps its bound.
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

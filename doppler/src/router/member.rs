@@ -118,6 +118,10 @@ pub(crate) struct Queue {
 // === impl Member ===
 
 impl Member {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one caller, and every argument has its own type or name"
+    )]
     pub(crate) fn new(
         id: u64,
         shard_id: &str,
