@@ -67,6 +67,16 @@ impl Reason {
     }
 }
 
+/// Who subscribes, as its request says it.
+#[derive(Clone, Copy)]
+pub(crate) struct Who<'a> {
+    pub(crate) api: Api,
+    pub(crate) shard_id: &'a str,
+    /// The deterministic name.
+    pub(crate) name: &'a str,
+    pub(crate) peer: &'a str,
+}
+
 /// A subscription as the router and the other members of its groups see it.
 pub(crate) struct Member {
     pub(crate) id: u64,
@@ -124,20 +134,17 @@ impl Member {
     )]
     pub(crate) fn new(
         id: u64,
-        shard_id: &str,
-        name: &str,
-        peer: &str,
-        api: Api,
+        who: Who<'_>,
         wanted: Wanted,
         v1: V1Filter,
         queue_limit: usize,
     ) -> Self {
         Self {
             id,
-            shard_id: shard_id.into(),
-            name: name.into(),
-            peer: peer.into(),
-            api,
+            shard_id: who.shard_id.into(),
+            name: who.name.into(),
+            peer: who.peer.into(),
+            api: who.api,
             wanted,
             v1,
             counts: Counts::default(),

@@ -39,7 +39,7 @@ use smallvec::SmallVec;
 use dispatch::Selections;
 use group::Group;
 use linger::Linger;
-use member::{Member, Ref};
+use member::{Member, Ref, Who};
 use selector::{V1Filter, Wanted};
 
 pub use member::Reason;
@@ -238,14 +238,13 @@ impl Router {
         peer: &str,
     ) -> Result<Subscription, SubscribeError> {
         let wanted = Wanted::from_v2(&request.selectors);
-        self.subscribe(
-            Api::V2,
-            &request.shard_id,
-            &request.deterministic_name,
+        let who = Who {
+            api: Api::V2,
+            shard_id: &request.shard_id,
+            name: &request.deterministic_name,
             peer,
-            wanted,
-            V1Filter::default(),
-        )
+        };
+        self.subscribe(who, wanted, V1Filter::default())
     }
 
     /// Subscribes a v1 reader.
@@ -259,7 +258,13 @@ impl Router {
         peer: &str,
     ) -> Result<Subscription, SubscribeError> {
         let (wanted, filter) = Wanted::from_v1(request.filter.as_ref());
-        self.subscribe(Api::V1, &request.shard_id, "", peer, wanted, filter)
+        let who = Who {
+            api: Api::V1,
+            shard_id: &request.shard_id,
+            name: "",
+            peer,
+        };
+        self.subscribe(who, wanted, filter)
     }
 
     /// No new subscriptions; those there are end when they have read everything.
@@ -342,10 +347,7 @@ impl Router {
 
     fn subscribe(
         self: &Arc<Self>,
-        api: Api,
-        shard_id: &str,
-        name: &str,
-        peer: &str,
+        who: Who<'_>,
         wanted: Wanted,
         v1: V1Filter,
     ) -> Result<Subscription, SubscribeError> {
@@ -354,9 +356,7 @@ impl Router {
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let queued = self.config.max_queued;
-        let member = Arc::new(Member::new(
-            id, shard_id, name, peer, api, wanted, v1, queued,
-        ));
+        let member = Arc::new(Member::new(id, who, wanted, v1, queued));
         {
             let mut members = self.members.lock();
             if members.open.len() >= self.config.max_subscriptions {
