@@ -249,7 +249,7 @@ impl Merge {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => answered += 1,
                 Poll::Ready(Err(status)) => {
-                    self.again(at, status);
+                    self.again(at, Failure::Call(status));
                     // It waits now; the next poll sees to that.
                     cx.waker().wake_by_ref();
                 }
