@@ -37,7 +37,7 @@ impl Readers {
 /// What is driven.
 #[derive(Clone, Debug)]
 pub enum Target {
-    /// Commands to start: of the doppler, and of the traffic controller when WebSockets are read. See [`Places`].
+    /// Commands to start: of the doppler, and of the traffic controller when WebSockets are read. See [`Places`](crate::process::Places).
     Start {
         /// Shown in reports.
         name: String,
