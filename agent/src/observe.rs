@@ -165,6 +165,16 @@ impl Observer {
             &grpc,
             read(&self.grpc.refused_over_limit),
         );
+        samples.counter(
+            &names::SERVER_HANDSHAKE_FAILURES,
+            &grpc,
+            self.grpc.handshake_failures(),
+        );
+        samples.counter(
+            &names::SERVER_ACCEPT_ERRORS,
+            &grpc,
+            read(&self.grpc.accept_errors),
+        );
         let syslog = [("listener", "syslog_tcp")];
         samples.gauge_count(
             &names::SERVER_CONNECTIONS,
