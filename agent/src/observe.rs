@@ -168,7 +168,10 @@ impl Observer {
         samples.counter(
             &names::SERVER_HANDSHAKE_FAILURES,
             &grpc,
-            self.grpc.handshake_failures(),
+            self.grpc
+                .handshake_failures()
+                .map(|(_kind, count)| count)
+                .sum(),
         );
         samples.counter(
             &names::SERVER_ACCEPT_ERRORS,
