@@ -4,7 +4,9 @@ use super::{Heard, Wanted};
 use crate::exit::{Coded, Exit};
 use crate::target::{Reach, TargetArgs};
 use anyhow::Result;
-use loggregator_client::{Connector, DOPPLER, DopplerSet, EgressStream, Selectors, StreamStats};
+use loggregator_client::{
+    Batch, Connector, DOPPLER, DopplerSet, EgressStream, Selectors, StreamStats,
+};
 use loggregator_envelope::{Frame, Kind, KindSet};
 use loggregator_net::{ClientTls, TlsFiles};
 use loggregator_proto::v2::selector::Message;
@@ -67,21 +69,24 @@ async fn run(
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let heard = tokio::select! {
+        let batch = tokio::select! {
             batch = stream.next() => match batch {
-                Some(batch) => Some(match Frame::parse(batch.bytes) {
-                    Ok(parsed) => Heard::Frame(parsed.frame, parsed.rejected),
-                    Err(error) => Heard::Notice(format!("{} sent something that is no batch of envelopes: {error}", batch.doppler)),
-                }),
+                Some(batch) => Some(batch),
                 None => return Ok(()),
             },
-            _ = look.tick() => watch.look(&stream.stats()).map(Heard::Notice),
+            _ = look.tick() => None,
             () = say.closed() => return Ok(()),
         };
-        if let Some(heard) = heard
-            && say.send(heard).await.is_err()
-        {
-            return Ok(());
+        // That the connection is back is told before what it brings.
+        let notice = if batch.is_none() || watch.open == 0 {
+            watch.look(&stream.stats()).map(Heard::Notice)
+        } else {
+            None
+        };
+        for heard in notice.into_iter().chain(batch.map(understood)) {
+            if say.send(heard).await.is_err() {
+                return Ok(());
+            }
         }
         if watch.gone_for(LOOK_FOR_ANOTHER)
             && let Ok(Reach::Dopplers {
@@ -93,6 +98,16 @@ async fn run(
             (addrs, tls) = (now, files);
             stream = subscribe(&addrs, &tls, wanted)?;
         }
+    }
+}
+
+fn understood(batch: Batch) -> Heard {
+    match Frame::parse(batch.bytes) {
+        Ok(parsed) => Heard::Frame(parsed.frame, parsed.rejected),
+        Err(error) => Heard::Notice(format!(
+            "{} sent something that is no batch of envelopes: {error}",
+            batch.doppler
+        )),
     }
 }
 

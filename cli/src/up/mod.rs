@@ -107,14 +107,7 @@ pub async fn run(args: UpArgs, color: ColorArg) -> Result<Exit> {
 
     let pki = Pki::generate(&dir)?;
     let token = Token::make(&dir)?;
-    let plan = Plan::make(&args, &dir, &pki, &token)?;
-    let stack = match Stack::start(&plan, &lifecycle).await {
-        Ok(stack) => stack,
-        Err(error) => {
-            lifecycle.shutdown(Duration::from_secs(1)).await;
-            return Err(error);
-        }
-    };
+    let (plan, stack) = start(&args, &pki, &token, &lifecycle).await?;
     if args.demo {
         feed::start(&plan, &lifecycle)?;
     }
@@ -142,6 +135,25 @@ pub async fn run(args: UpArgs, color: ColorArg) -> Result<Exit> {
         color.stderr(),
     )
     .await
+}
+
+/// Chooses ports and starts on them; with others when somebody was faster.
+async fn start(
+    args: &UpArgs,
+    pki: &Pki,
+    token: &Token,
+    lifecycle: &Lifecycle,
+) -> Result<(Plan, Stack)> {
+    let mut tries = 5;
+    loop {
+        let plan = Plan::make(args, pki, token)?;
+        tries -= 1;
+        match Stack::start(&plan, lifecycle).await {
+            Ok(stack) => return Ok((plan, stack)),
+            Err(error) if tries > 0 && stack::is_port_taken(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Shows the live line, on a terminal, until it is time to stop.

@@ -4,7 +4,7 @@
 
 use super::ports::{Choice, Transport, choose};
 use super::{Token, UpArgs};
-use crate::state::{Pki, StateDir};
+use crate::state::Pki;
 use anyhow::{Context as _, Result};
 use loggregator_net::TlsFiles;
 use std::collections::BTreeMap;
@@ -74,7 +74,7 @@ impl Plan {
     ///
     /// # Errors
     /// When the system has no ports left.
-    pub fn make(args: &UpArgs, _dir: &StateDir, pki: &Pki, token: &Token) -> Result<Self> {
+    pub fn make(args: &UpArgs, pki: &Pki, token: &Token) -> Result<Self> {
         let mut taken = Vec::new();
         let mut port = |transport, usual| distinct(transport, usual, &mut taken);
         let syslog = !args.no_syslog;

@@ -8,6 +8,31 @@ use anyhow::{Context as _, Result};
 use loggregator_service::Lifecycle;
 use loggregator_service::ledger::{Report, Subscription};
 use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Who owns the tasks of each component.
+struct Stages {
+    agent: Lifecycle,
+    dopplers: Vec<Lifecycle>,
+    web: Lifecycle,
+}
+
+impl Stages {
+    /// Ends what a start that failed half way has begun.
+    async fn undo(&self) {
+        for stage in self.dopplers.iter().chain([&self.web, &self.agent]) {
+            stage.shutdown(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// Whether a start failed because somebody took a port between its choice and its use.
+pub fn is_port_taken(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::AddrInUse)
+}
 
 /// Everything that runs.
 pub struct Stack {
@@ -20,17 +45,26 @@ impl Stack {
     /// Starts the dopplers, then what reads from them, then what sends to them.
     ///
     /// # Errors
-    /// When a component cannot start; those that did run on until the lifecycle is shut down.
+    /// When a component cannot start; those that did are ended again.
     pub async fn start(plan: &Plan, lifecycle: &Lifecycle) -> Result<Self> {
         // Stages drain in the order in which they were made: along the data path, so that what is on its way arrives.
-        let agent_stage = lifecycle.stage("agent");
-        let doppler_stages: Vec<_> = (1..=plan.dopplers.len())
-            .map(|n| lifecycle.stage(&format!("doppler-{n}")))
-            .collect();
-        let web_stage = lifecycle.stage("traffic-controller");
+        let stages = Stages {
+            agent: lifecycle.stage("agent"),
+            dopplers: (1..=plan.dopplers.len())
+                .map(|n| lifecycle.stage(&format!("doppler-{n}")))
+                .collect(),
+            web: lifecycle.stage("traffic-controller"),
+        };
+        let started = Self::start_on(plan, &stages).await;
+        if started.is_err() {
+            stages.undo().await;
+        }
+        started
+    }
 
+    async fn start_on(plan: &Plan, stages: &Stages) -> Result<Self> {
         let mut dopplers = Vec::new();
-        for ((grpc, admin), stage) in plan.dopplers.iter().zip(&doppler_stages) {
+        for ((grpc, admin), stage) in plan.dopplers.iter().zip(&stages.dopplers) {
             let config = doppler::Config {
                 grpc_addr: grpc.addr,
                 admin_addr: Some(admin.addr),
@@ -42,10 +76,10 @@ impl Stack {
             };
             dopplers.push(doppler::start(config, stage).context("cannot start a doppler")?);
         }
-        let web = traffic_controller::start(web_config(plan), &web_stage)
+        let web = traffic_controller::start(web_config(plan), &stages.web)
             .await
             .context("cannot start the traffic controller")?;
-        let agent = loggregator_agent::start(agent_config(plan), &agent_stage)
+        let agent = loggregator_agent::start(agent_config(plan), &stages.agent)
             .await
             .context("cannot start the agent")?;
         Ok(Self {
