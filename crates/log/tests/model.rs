@@ -2,8 +2,6 @@
 //! exactly once or is told that it missed it, and memory keeps its bound.
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 
-#![allow(clippy::unwrap_used, reason = "a panic here is the report of a failed test")]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -128,10 +128,6 @@ pub(crate) struct Queue {
 // === impl Member ===
 
 impl Member {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one caller, and every argument has its own type or name"
-    )]
     pub(crate) fn new(
         id: u64,
         who: Who<'_>,
