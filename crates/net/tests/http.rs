@@ -1,0 +1,239 @@
+//! The HTTP server, plain and over TLS: requests, limits, upgrades, a clean stop.
+#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
+
+mod common;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use common::{DOPPLER, PKI, soon, until};
+use loggregator_net::http::{ConnectionStats, Handler, Request, Response, Server, Settings, full};
+use loggregator_net::{ClientTls, Profile, ServerTls, tls_connect};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+/// `/slow` takes its time, `/upgrade` becomes an echo, everything else is answered with its path.
+struct Paths;
+
+impl Handler for Paths {
+    fn handle(
+        &self,
+        mut request: Request,
+        peer: SocketAddr,
+    ) -> Pin<Box<dyn Future<Output = Response> + Send>> {
+        Box::pin(async move {
+            assert!(peer.ip().is_loopback());
+            let path = request.uri().path().to_owned();
+            let mut response = Response::new(full(path.clone()));
+            match path.as_str() {
+                "/slow" => tokio::time::sleep(Duration::from_millis(200)).await,
+                "/never" => std::future::pending().await,
+                "/upgrade" => {
+                    *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+                    response.headers_mut().insert(
+                        http::header::UPGRADE,
+                        http::HeaderValue::from_static("echo"),
+                    );
+                    tokio::spawn(async move {
+                        let upgraded = hyper::upgrade::on(&mut request).await.unwrap();
+                        let mut io = hyper_util::rt::TokioIo::new(upgraded);
+                        let mut byte = [0];
+                        while let Ok(1) = io.read(&mut byte).await {
+                            io.write_all(&byte).await.unwrap();
+                            io.flush().await.unwrap();
+                        }
+                    });
+                }
+                _ => {}
+            }
+            response
+        })
+    }
+}
+
+struct Running {
+    addr: SocketAddr,
+    stats: Arc<ConnectionStats>,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+fn start(tls: Option<Arc<ServerTls>>, settings: Settings) -> Running {
+    let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let (addr, stats) = (server.local_addr(), server.stats());
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(server.serve(tls, Arc::new(Paths), settings, stop.clone()));
+    Running {
+        addr,
+        stats,
+        stop,
+        task,
+    }
+}
+
+/// All that the server says to this until it closes.
+async fn ask<IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
+    mut io: IO,
+    request: &str,
+) -> String {
+    io.write_all(request.as_bytes()).await.unwrap();
+    io.flush().await.unwrap();
+    let mut answer = String::new();
+    io.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+const HELLO: &str = "GET /hello HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+#[tokio::test]
+async fn requests_are_answered_plain_and_over_tls() {
+    let server = start(None, Settings::default());
+    let tcp = TcpStream::connect(server.addr).await.unwrap();
+    let answer = soon(ask(tcp, HELLO)).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n/hello"),
+        "{answer}"
+    );
+
+    let tls = ServerTls::server_only(&DOPPLER.cert, &DOPPLER.key, Profile::Http).unwrap();
+    let server = start(Some(tls), Settings::default());
+    let client = ClientTls::ca_only(&PKI.ca()).unwrap();
+    let tcp = TcpStream::connect(server.addr).await.unwrap();
+    let limit = Duration::from_secs(10);
+    let stream = tls_connect(tcp, &client, "doppler", limit).await.unwrap();
+    assert_eq!(stream.connection().alpn_protocol(), Some(&b"http/1.1"[..]));
+    let answer = soon(ask(stream, HELLO)).await;
+    assert!(answer.ends_with("\r\n\r\n/hello"), "{answer}");
+
+    let tcp = TcpStream::connect(server.addr).await.unwrap();
+    let answer = soon(ask(tcp, HELLO)).await;
+    assert_eq!(
+        answer,
+        "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+    );
+    until("it is counted", || {
+        let mut failures = server.stats.handshake_failures();
+        failures.any(|failure| failure == ("plain_http", 1))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_head_must_come_in_time() {
+    let settings = Settings {
+        header_timeout: Duration::from_millis(50),
+        ..Settings::default()
+    };
+    let server = start(None, settings);
+    let mut tcp = TcpStream::connect(server.addr).await.unwrap();
+    tcp.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
+    let mut answer = Vec::new();
+    // An answer or nothing, but an end.
+    soon(tcp.read_to_end(&mut answer)).await.unwrap();
+    until("the connection is gone", || {
+        server.stats.open.load(Ordering::Relaxed) == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connections_are_limited() {
+    let settings = Settings {
+        max_connections: 1,
+        ..Settings::default()
+    };
+    let server = start(None, settings);
+    let mut first = TcpStream::connect(server.addr).await.unwrap();
+    first
+        .write_all(b"GET /never HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    until("the first is in", || {
+        server.stats.open.load(Ordering::Relaxed) == 1
+    })
+    .await;
+    let mut second = TcpStream::connect(server.addr).await.unwrap();
+    let mut answer = Vec::new();
+    // Closed, politely or with a reset.
+    drop(soon(second.read_to_end(&mut answer)).await);
+    assert!(answer.is_empty());
+    assert_eq!(server.stats.refused_over_limit.load(Ordering::Relaxed), 1);
+    drop(first);
+    until("the place is free", || {
+        server.stats.open.load(Ordering::Relaxed) == 0
+    })
+    .await;
+    let third = TcpStream::connect(server.addr).await.unwrap();
+    assert!(soon(ask(third, HELLO)).await.ends_with("/hello"));
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_outlives_the_stop_and_a_request_under_way_is_answered() {
+    let tls = ServerTls::server_only(&DOPPLER.cert, &DOPPLER.key, Profile::Http).unwrap();
+    let server = start(Some(tls), Settings::default());
+    let client = ClientTls::ca_only(&PKI.ca()).unwrap();
+    let limit = Duration::from_secs(10);
+    let connect = async || {
+        let tcp = TcpStream::connect(server.addr).await.unwrap();
+        tls_connect(tcp, &client, "doppler", limit).await.unwrap()
+    };
+    let mut upgraded = connect().await;
+    upgraded
+        .write_all(
+            b"GET /upgrade HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n!",
+        )
+        .await
+        .unwrap();
+    upgraded.flush().await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\r\n\r\n!") {
+        seen.push(soon(upgraded.read_u8()).await.unwrap());
+    }
+    let idle = connect().await;
+    let slow = tokio::spawn(ask(
+        connect().await,
+        "GET /slow HTTP/1.1\r\nhost: x\r\n\r\n",
+    ));
+    until("all are in", || {
+        server.stats.accepted.load(Ordering::Relaxed) == 3
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    server.stop.cancel();
+    let began = Instant::now();
+    soon(server.task).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(soon(slow).await.unwrap().ends_with("/slow"));
+    assert_eq!(server.stats.cut_at_drain.load(Ordering::Relaxed), 0);
+    drop(idle);
+    upgraded.write_all(b"?").await.unwrap();
+    upgraded.flush().await.unwrap();
+    assert_eq!(soon(upgraded.read_u8()).await.unwrap(), b'?');
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_is_cut_at_the_drains_end() {
+    let settings = Settings {
+        drain_timeout: Duration::from_millis(50),
+        ..Settings::default()
+    };
+    let server = start(None, settings);
+    let mut tcp = TcpStream::connect(server.addr).await.unwrap();
+    tcp.write_all(b"GET /never HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    until("it is in", || {
+        server.stats.open.load(Ordering::Relaxed) == 1
+    })
+    .await;
+    // The request must have been read, otherwise the connection counts as idle.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    server.stop.cancel();
+    soon(server.task).await.unwrap();
+    assert_eq!(server.stats.cut_at_drain.load(Ordering::Relaxed), 1);
+}
