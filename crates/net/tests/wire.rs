@@ -276,3 +276,61 @@ async fn the_settings_are_the_chosen_ones() {
     }
     assert_eq!(tcp.read_u32().await.unwrap(), 512 * 1024 - 65_535);
 }
+
+/// A peer whose machine is gone looks like one that does not answer pings.
+#[tokio::test]
+async fn a_silent_peer_is_given_up() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let settings = ServerSettings {
+        keepalive_interval: Duration::from_millis(50),
+        keepalive_timeout: Duration::from_millis(50),
+        ..ServerSettings::default()
+    };
+    let server = start_with(None, echo(), settings);
+    let mut silent = TcpStream::connect(server.addr).await.unwrap();
+    silent
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await
+        .unwrap();
+    let alive = channel(server.addr, None);
+    alive.ready().await.unwrap();
+    // Ends only when the server closes.
+    soon(silent.read_to_end(&mut Vec::new())).await.unwrap();
+    until("only the living is left", || {
+        server.stats.open.load(Ordering::Relaxed) == 1
+    })
+    .await;
+    assert_eq!(alive.unary(UNARY, "x".into()).await, Ok("x".into()));
+    assert_eq!(alive.stats().lost.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_silent_server_is_given_up() {
+    use tokio::io::AsyncWriteExt;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut settings = quick();
+    settings.keepalive_interval = Duration::from_millis(50);
+    settings.keepalive_timeout = Duration::from_millis(50);
+    settings.connect_timeout = Duration::from_millis(300);
+    let channel = channel_with(listener.local_addr().unwrap(), None, settings);
+    let serving = async {
+        // The first says nothing at all, the second no more than its settings.
+        let mute = listener.accept().await.unwrap();
+        let (mut silent, _) = listener.accept().await.unwrap();
+        silent.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        (mute, silent)
+    };
+    let calling = async {
+        let error = channel.ready().await.unwrap_err();
+        assert!(error.message.contains("timed out"), "{error}");
+        while channel.ready().await.is_err() {}
+        let mut messages = channel.server_stream(HANG, Bytes::new()).await.unwrap();
+        messages.next().await.unwrap().unwrap_err()
+    };
+    let (_open, status) = soon(async { tokio::join!(serving, calling) }).await;
+    assert_eq!(
+        status.code,
+        loggregator_net::grpc::Code::Unavailable,
+        "{status}"
+    );
+}

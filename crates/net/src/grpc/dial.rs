@@ -47,6 +47,8 @@ struct Shared {
     endpoint: Endpoint,
     state: watch::Sender<ChannelState>,
     sender: Mutex<Option<Sender>>,
+    /// How the last attempt ended, or the connection that it made, and which attempt it was.
+    last_failure: Mutex<(u64, Status)>,
     wanted: Notify,
     stop: CancellationToken,
     stats: Arc<ChannelStats>,
@@ -62,6 +64,7 @@ impl Dialer {
                 endpoint,
                 state: watch::Sender::new(ChannelState::Idle),
                 sender: Mutex::new(None),
+                last_failure: Mutex::new((0, Status::ok())),
                 wanted: Notify::new(),
                 stop,
                 stats: Arc::default(),
@@ -84,35 +87,43 @@ impl Dialer {
     /// Where to put a call: connects and waits if need be, fails at once during a backoff.
     pub async fn sender(&self) -> Result<Sender, Status> {
         let mut state = self.shared.state.subscribe();
+        let before = self.shared.last_failure.lock().0;
         loop {
             if let Some(sender) = self.shared.sender.lock().clone() {
                 return Ok(sender);
             }
             let now = state.borrow_and_update().clone();
             self.want();
-            match now {
-                ChannelState::Failed(status) => return Err(status),
-                _ => changed(&mut state).await?,
+            if let ChannelState::Failed(status) = now {
+                return Err(status);
             }
+            self.failed_after(before)?;
+            changed(&mut state).await?;
         }
     }
 
     /// Waits until the connection is there, or an attempt that was not over at the call has failed.
     pub async fn ready(&self) -> Result<(), Status> {
         let mut state = self.shared.state.subscribe();
-        let attempts = || self.shared.stats.attempts.load(Ordering::Acquire);
-        let before = match *state.borrow() {
-            ChannelState::Connecting => attempts().saturating_sub(1),
-            _ => attempts(),
-        };
+        let before = self.shared.last_failure.lock().0;
         loop {
-            match state.borrow_and_update().clone() {
-                ChannelState::Ready => return Ok(()),
-                ChannelState::Failed(status) if attempts() > before => return Err(status),
-                _ => {}
+            if *state.borrow_and_update() == ChannelState::Ready {
+                return Ok(());
             }
+            self.failed_after(before)?;
             self.want();
             changed(&mut state).await?;
+        }
+    }
+
+    /// An error if an attempt after that one has failed. The state alone does not tell: it may have
+    /// moved on before anybody looked.
+    fn failed_after(&self, before: u64) -> Result<(), Status> {
+        let last = self.shared.last_failure.lock();
+        if last.0 > before {
+            Err(last.1.clone())
+        } else {
+            Ok(())
         }
     }
 
@@ -160,7 +171,7 @@ impl Shared {
 /// Connects whenever a connection is wanted and there is none.
 async fn run(shared: Arc<Shared>) {
     let mut backoff = shared.endpoint.settings.backoff.clone();
-    for number in 0.. {
+    for number in 1.. {
         tokio::select! {
             () = shared.stop.cancelled() => return,
             () = shared.wanted.notified() => {}
@@ -188,6 +199,7 @@ async fn run(shared: Arc<Shared>) {
             return;
         }
         tracing::debug!(addr = shared.endpoint.addr, status = %ended, "not connected");
+        *shared.last_failure.lock() = (number, ended.clone());
         if Instant::now() < not_before {
             shared.state.send_replace(ChannelState::Failed(ended));
             tokio::select! {

@@ -11,6 +11,7 @@ mod config;
 mod error;
 mod files;
 mod handshake;
+mod reload;
 mod stream;
 mod verify;
 
