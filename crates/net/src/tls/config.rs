@@ -324,3 +324,30 @@ fn keypair_error(error: rustls::Error, cert: &Path, key: &Path) -> TlsError {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tls12(suites: &[&str]) -> Result<Vec<String>, TlsError> {
+        let suites: Vec<String> = suites.iter().map(|suite| (*suite).to_owned()).collect();
+        let provider = restricted(&suites)?;
+        let left = provider.cipher_suites.iter();
+        assert_eq!(left.clone().filter(|s| s.tls13().is_some()).count(), 3);
+        Ok(left
+            .filter(|suite| suite.tls13().is_none())
+            .map(|suite| suite.suite().as_str().unwrap_or_default().to_owned())
+            .collect())
+    }
+
+    #[test]
+    fn tls_1_2_is_limited_to_the_suites_named() {
+        let (aes128, aes256) = (
+            "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+            "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+        );
+        assert_eq!(tls12(&[]).unwrap(), [aes256, aes128]);
+        assert_eq!(tls12(&[aes128, "unknown"]).unwrap(), [aes128]);
+        assert!(matches!(tls12(&["unknown"]), Err(TlsError::Config(_))));
+    }
+}
