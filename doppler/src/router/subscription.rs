@@ -31,6 +31,8 @@ pub struct Subscription {
     member: Arc<Member>,
     group: Option<Arc<Group>>,
     shed: Option<ShedPlan>,
+    /// Up to here nothing need be left out: what is wanted of the stretch is little.
+    fits_until: u64,
     ticket: Ticket,
 }
 
@@ -76,6 +78,7 @@ impl Subscription {
             member,
             group,
             shed: None,
+            fits_until: 0,
             ticket: Ticket::default(),
         }
     }
@@ -128,7 +131,9 @@ impl Subscription {
             wake,
         } = self.take(room, gathered.bytes == 0);
         super::wake_all(wake);
-        self.plan_shedding(lag);
+        if let Some(first) = pieces.first() {
+            self.plan_shedding(first.slot.ordinal(), lag);
+        }
         let (mut seen, mut queued) = (0, 0);
         let before = gathered.matched;
         for piece in &pieces {
@@ -212,15 +217,18 @@ impl Subscription {
     }
 
     /// When the reader is more than half the log behind: plans what to leave out so that it is a quarter behind.
-    fn plan_shedding(&mut self, lag: u64) {
+    ///
+    /// A plan looks at every envelope that is still to be read, so it is kept for as long as the reader at `at` is in
+    /// the stretch of the log that it is about: a reader that is behind has no time to plan at every message.
+    fn plan_shedding(&mut self, at: u64, lag: u64) {
         let limit = self.router.log().limit() as u64;
-        let head = self.router.log().head();
-        if self.shed.as_ref().is_some_and(|plan| plan.is_over(head)) {
+        if self.shed.as_ref().is_some_and(|plan| plan.is_over(at)) {
             self.shed = None;
         }
-        if lag <= limit / 2 || self.shed.is_some() {
+        if lag <= limit / 2 || self.shed.is_some() || at < self.fits_until {
             return;
         }
+        let head = self.router.log().head();
         let backlog = self.backlog();
         let kinds = if self.member.wanted.selections.is_empty() {
             self.member.wanted.kinds
@@ -231,6 +239,9 @@ impl Subscription {
             .iter()
             .map(|(slot, start, end)| (&**slot, *start..*end));
         self.shed = ShedPlan::new(pieces, kinds, limit / 4);
+        if self.shed.is_none() {
+            self.fits_until = head;
+        }
     }
 
     /// What the reader has still to read, for planning. Slots are shared for that moment; no bytes are copied.

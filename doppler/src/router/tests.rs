@@ -559,6 +559,26 @@ fn the_loudest_are_shed_first() {
 }
 
 #[test]
+fn one_plan_sheds_down_to_a_quarter_of_the_log() {
+    let router = router(4 << 20);
+    let mut reader = subscribe(&router, "", everything());
+    let line = sized_log("loud", 1 << 40, 700);
+    let size = v2::EnvelopeBatch { batch: vec![line] }.encoded_len();
+    // Three quarters of the log, without lapping.
+    let sent = (3 << 20) / size;
+    for n in 0..sent {
+        send(&router, vec![sized_log("loud", (1 << 40) + n as i64, 700)]);
+    }
+    let got = drain(&mut reader).len();
+    let quarter = (1 << 20) / size;
+    assert!(
+        got.abs_diff(quarter) < quarter / 4,
+        "{got} of {sent} arrived, a quarter of the log is {quarter}"
+    );
+    balanced(&router);
+}
+
+#[test]
 fn v1_subscriptions_see_the_dropsonde_form() {
     let app = "b3015d69-09cd-476d-aace-ad2d824d5ab7";
     let router = router(1 << 20);
