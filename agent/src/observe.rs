@@ -236,6 +236,7 @@ fn subscription(link: &LinkReport) -> Subscription {
         delivered: counts.delivered,
         dropped,
         pending: link.pending,
+        from: BTreeMap::new(),
         lost_sources: Vec::new(),
     }
 }

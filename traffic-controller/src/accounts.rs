@@ -94,10 +94,24 @@ pub(crate) struct Account {
 struct Counts {
     received: AtomicU64,
     delivered: AtomicU64,
+    /// Of `received`, what was taken from each doppler.
+    from: Mutex<BTreeMap<Arc<str>, u64>>,
 }
 
 impl Account {
-    /// Envelopes came from a doppler.
+    /// Envelopes were taken from a doppler.
+    pub(crate) fn received_from(&self, doppler: &Arc<str>, envelopes: u64) {
+        self.received(envelopes);
+        let mut from = self.counts.from.lock();
+        match from.get_mut(doppler) {
+            Some(count) => *count += envelopes,
+            None => {
+                from.insert(Arc::clone(doppler), envelopes);
+            }
+        }
+    }
+
+    /// Envelopes came from the dopplers.
     pub(crate) fn received(&self, envelopes: u64) {
         self.counts.received.fetch_add(envelopes, Ordering::Release);
         self.accounts
@@ -250,6 +264,12 @@ fn line(identity: &Identity, counts: &Counts, open: bool) -> Subscription {
         received,
         delivered,
         pending: received.saturating_sub(delivered),
+        from: counts
+            .from
+            .lock()
+            .iter()
+            .map(|(doppler, count)| (doppler.to_string(), *count))
+            .collect(),
         ..Subscription::default()
     }
 }

@@ -4,8 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use loggregator_client::{DopplerSet, V1Stream};
+use loggregator_client::{Batch, DopplerSet, V1Stream};
 use loggregator_proto::plumbing::SubscriptionRequest;
 
 /// How long a new subscription waits for its requests to be on the way to every doppler before its client hears that it is
@@ -27,7 +26,7 @@ pub(crate) trait Batches: Send + 'static {
     ///
     /// What is not polled for stays at the transport, whose window bounds it, and then at the doppler, which counts what
     /// it has to let go.
-    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>>;
+    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Batch>>;
 
     /// Ends the subscription; returns how many envelopes had arrived and were not taken.
     fn close(self: Box<Self>) -> u64;
@@ -47,9 +46,8 @@ impl Upstream for DopplerSet {
 }
 
 impl Batches for V1Stream {
-    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Batch>> {
         self.poll_next(cx)
-            .map(|batch| batch.map(|batch| batch.bytes))
     }
 
     fn close(self: Box<Self>) -> u64 {

@@ -71,6 +71,10 @@ pub struct Subscription {
     pub dropped: BTreeMap<String, u64>,
     /// Envelopes matched and neither delivered nor lost yet.
     pub pending: u64,
+    /// Of `received`, what came from each upstream component, by its address, where there are several. Beside what an
+    /// agent handed to a doppler that died, this says what was lost with it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub from: BTreeMap<String, u64>,
     /// Which sources lost how much; bounded, the biggest losers first. May add up to less than `dropped`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lost_sources: Vec<SourceLoss>,

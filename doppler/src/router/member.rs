@@ -242,6 +242,7 @@ impl Member {
             dropped: counts.by_reason(),
             pending: dealt + selected + counts.in_flight.load(Ordering::Relaxed),
             lost_sources,
+            ..ledger::Subscription::default()
         }
     }
 

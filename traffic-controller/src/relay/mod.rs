@@ -19,6 +19,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use loggregator_client::Batch;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, Sleep};
@@ -86,7 +87,7 @@ pub(crate) struct Relay<L> {
     clean: bool,
     batches: Option<Box<dyn Batches>>,
     /// Batches that were taken when the dopplers were left and still are to be delivered.
-    left: VecDeque<Bytes>,
+    left: VecDeque<Batch>,
     records: Records,
     /// A malformed batch was logged.
     warned: bool,
@@ -327,15 +328,16 @@ impl<L: Line> Relay<L> {
         }
     }
 
-    fn load(&mut self, batch: Bytes) {
-        let envelopes = self.records.load(batch).unwrap_or_else(|error| {
+    fn load(&mut self, batch: Batch) {
+        let envelopes = self.records.load(batch.bytes).unwrap_or_else(|error| {
             self.account.malformed_batch();
             if !std::mem::replace(&mut self.warned, true) {
                 warn!(%error, peer = %self.account.identity().peer, "a doppler sent a malformed batch, its rest is left out");
             }
             self.records.remaining()
         });
-        self.account.received(envelopes as u64);
+        self.account
+            .received_from(&batch.doppler, envelopes as u64);
     }
 
     /// Gives the socket what is left of the current batch; `false` when it takes no more for now.
@@ -471,7 +473,7 @@ impl<L: Line> Relay<L> {
             let Poll::Ready(Some(batch)) = batches.poll_batch(&mut cx) else {
                 break;
             };
-            bytes += batch.len() + 64;
+            bytes += batch.bytes.len() + 64;
             self.left.push_back(batch);
         }
         self.account.received(batches.close());

@@ -42,8 +42,12 @@ struct Dopplers {
 }
 
 impl Batches for Dopplers {
-    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        self.batches.poll_recv(cx)
+    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Batch>> {
+        let from = |bytes| Batch {
+            bytes,
+            doppler: "doppler:8082".into(),
+        };
+        self.batches.poll_recv(cx).map(|batch| batch.map(from))
     }
 
     fn close(mut self: Box<Self>) -> u64 {

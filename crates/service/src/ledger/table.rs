@@ -128,6 +128,7 @@ fn subscriptions(out: &mut String, subscriptions: &[Subscription]) {
     write_row(out, &HEADER.map(str::to_owned), &widths);
     for (row, subscription) in rows.iter().zip(subscriptions) {
         write_row(out, row, &widths);
+        upstreams(out, subscription);
         losses(out, subscription);
     }
 }
@@ -155,6 +156,19 @@ fn row(subscription: &Subscription) -> [String; 9] {
         subscription.pending.to_string(),
         state.to_owned(),
     ]
+}
+
+/// Where the envelopes came from, when they came from several.
+fn upstreams(out: &mut String, subscription: &Subscription) {
+    if subscription.from.len() < 2 {
+        return;
+    }
+    let from: Vec<String> = subscription
+        .from
+        .iter()
+        .map(|(address, n)| format!("{} ({n})", cell(address)))
+        .collect();
+    line(out, format_args!("      from {}", from.join(", ")));
 }
 
 fn losses(out: &mut String, subscription: &Subscription) {
