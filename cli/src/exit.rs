@@ -41,7 +41,7 @@ pub struct Coded {
 
 impl Coded {
     /// An error whose code a script can see.
-    pub fn new(exit: Exit, message: impl Into<String>) -> anyhow::Error {
+    pub fn error(exit: Exit, message: impl Into<String>) -> anyhow::Error {
         Self {
             exit,
             message: message.into(),
@@ -79,7 +79,7 @@ mod tests {
         let missing = crate::state::StateError::NotRunning { dir: "/x".into() };
         assert_eq!(of(&missing.into()), Exit::Unreachable);
         assert_eq!(of(&anyhow::anyhow!("other")), Exit::Negative);
-        let wrapped = Coded::new(Exit::Denied, "no").context("while connecting");
+        let wrapped = Coded::error(Exit::Denied, "no").context("while connecting");
         assert_eq!(of(&wrapped), Exit::Denied);
     }
 

@@ -68,7 +68,7 @@ pub fn write(bytes: &[u8]) -> anyhow::Result<()> {
 /// Writes a line to standard error. What cannot be said there cannot be said at all.
 pub fn tell(line: &str) {
     let mut err = std::io::stderr().lock();
-    let _: std::io::Result<()> = err
-        .write_all(line.as_bytes())
-        .and_then(|()| err.write_all(b"\n"));
+    err.write_all(line.as_bytes())
+        .and_then(|()| err.write_all(b"\n"))
+        .ok();
 }

@@ -58,7 +58,7 @@ pub async fn run(args: StatusArgs) -> Result<Exit> {
     };
     let (reports, unreachable) = collect(&bases).await;
     if reports.is_empty() {
-        return Err(Coded::new(
+        return Err(Coded::error(
             Exit::Unreachable,
             format!("no component answers:\n{}", unreachable.join("\n")),
         ));

@@ -144,7 +144,7 @@ impl TargetArgs {
         if url.scheme != Scheme::Grpcs {
             let token = self.token_file.as_deref().map(read_token).transpose()?;
             if url.scheme == Scheme::Wss && self.ca_file.is_none() {
-                return Err(Coded::new(
+                return Err(Coded::error(
                     Exit::Usage,
                     "`wss://` needs `--ca-file FILE`: the CA that signed the server's certificate",
                 ));
@@ -164,7 +164,7 @@ impl TargetArgs {
                     key: key.clone(),
                 },
             }),
-            _ => Err(Coded::new(
+            _ => Err(Coded::error(
                 Exit::Usage,
                 "`grpcs://` needs `--ca-file`, `--cert-file` and `--key-file`: dopplers want a client certificate",
             )),

@@ -151,7 +151,7 @@ fn destination(args: &EmitArgs) -> Result<Place> {
             },
             admin: None,
         }),
-        (Some(_), ..) => Err(Coded::new(
+        (Some(_), ..) => Err(Coded::error(
             Exit::Usage,
             "`--agent` needs `--ca-file`, `--cert-file` and `--key-file`",
         )),

@@ -111,7 +111,7 @@ impl Sender {
                 Err(status) => status,
             };
             if !matches!(status.code, Code::Unavailable | Code::ResourceExhausted) {
-                return Err(Coded::new(
+                return Err(Coded::error(
                     Exit::Negative,
                     format!("the agent at {} refused a batch: {status}", self.addr),
                 ));
@@ -171,5 +171,5 @@ fn unreachable(addr: &str, status: &Status) -> anyhow::Error {
         "cannot send to the agent at {addr}: {status}\n\
          Is the pipeline running, and is the certificate one that it trusts? `loggregator status` tells."
     );
-    Coded::new(Exit::Unreachable, message)
+    Coded::error(Exit::Unreachable, message)
 }

@@ -13,7 +13,7 @@ use loggregator_proto::v2::selector::Message;
 use loggregator_proto::v2::{
     CounterSelector, EgressBatchRequest, EventSelector, GaugeSelector, LogSelector, TimerSelector,
 };
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
@@ -35,7 +35,7 @@ pub(super) async fn read(
 ) {
     if let Err(error) = run(&target, addrs, tls, &wanted, &say).await {
         // Nobody listens any more: then nobody wants to know.
-        let _: Result<(), _> = say.send(Heard::Failed(error)).await;
+        say.send(Heard::Failed(error)).await.ok();
     }
 }
 
@@ -48,7 +48,7 @@ async fn run(
 ) -> Result<()> {
     let mut stream = subscribe(&addrs, &tls, wanted)?;
     first_answer(&mut stream, &addrs).await?;
-    let mut watch = Watch::new(&stream.stats());
+    let mut watch = Watch::new(&stream.stats(), &tls);
     let partly = if watch.open < addrs.len() {
         format!("{} of ", watch.open)
     } else {
@@ -174,23 +174,23 @@ fn unreachable(addrs: &[String], reason: &str) -> anyhow::Error {
          Is the pipeline running, and is the certificate one that it trusts? `loggregator status` tells.",
         addrs.join(", ")
     );
-    Coded::new(Exit::Unreachable, message)
+    Coded::error(Exit::Unreachable, message)
 }
 
 /// Notices when connections go and come.
 struct Watch {
     open: usize,
     gone_since: Option<Instant>,
-    /// The key file's age when it was last tried; a new pipeline writes a new one.
-    tried: Option<std::time::SystemTime>,
+    /// When the key in use was written; a new pipeline writes a new one.
+    key_written: Option<SystemTime>,
 }
 
 impl Watch {
-    fn new(stats: &StreamStats) -> Self {
+    fn new(stats: &StreamStats, files: &TlsFiles) -> Self {
         Self {
             open: stats.open,
             gone_since: None,
-            tried: None,
+            key_written: written(files),
         }
     }
 
@@ -233,16 +233,21 @@ impl Watch {
 
     /// Whether what the state folder says now is another pipeline than the one that was lost.
     fn is_another(&mut self, before: &[String], now: &[String], files: &TlsFiles) -> bool {
-        let written = std::fs::metadata(&files.key)
-            .and_then(|meta| meta.modified())
-            .ok();
-        let other = before != now || (self.tried.is_some() && self.tried != written);
-        self.tried = written;
+        let written = written(files);
+        let other = before != now || self.key_written != written;
         if other {
+            self.key_written = written;
+            // It gets its time to connect.
             self.gone_since = Some(Instant::now());
         }
         other
     }
+}
+
+fn written(files: &TlsFiles) -> Option<SystemTime> {
+    std::fs::metadata(&files.key)
+        .and_then(|meta| meta.modified())
+        .ok()
 }
 
 #[cfg(test)]
@@ -296,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_goes_and_comes_is_told_once_each() {
-        let mut watch = Watch::new(&stats(1, 1));
+        let mut watch = Watch::new(&stats(1, 1), &files("/nowhere".as_ref()));
         assert_eq!(watch.look(&stats(1, 1)), None);
         assert!(watch.look(&stats(0, 1)).unwrap().contains("lost (broken)"));
         assert_eq!(watch.look(&stats(0, 1)), None);
@@ -304,10 +309,41 @@ mod tests {
         assert!(watch.look(&stats(1, 1)).unwrap().contains("again"));
         assert!(!watch.gone_for(Duration::ZERO));
         assert!(
-            Watch::new(&stats(3, 3))
+            Watch::new(&stats(3, 3), &files("/nowhere".as_ref()))
                 .look(&stats(2, 3))
                 .unwrap()
                 .contains("1 of 3 dopplers")
+        );
+    }
+
+    fn files(key: &std::path::Path) -> TlsFiles {
+        TlsFiles {
+            ca: "ca".into(),
+            cert: "cert".into(),
+            key: key.to_owned(),
+        }
+    }
+
+    #[test]
+    fn another_pipeline_is_known_by_its_addresses_or_its_keys() {
+        let temp = tempfile::tempdir().unwrap();
+        let key = temp.path().join("key");
+        std::fs::write(&key, "first").unwrap();
+        let at = ["127.0.0.1:8082".to_owned()];
+        let mut watch = Watch::new(&stats(1, 1), &files(&key));
+        assert!(!watch.is_another(&at, &at, &files(&key)));
+        assert!(watch.is_another(&at, &["127.0.0.1:1".to_owned()], &files(&key)));
+        let later = SystemTime::now() + Duration::from_secs(5);
+        std::fs::File::options()
+            .write(true)
+            .open(&key)
+            .unwrap()
+            .set_modified(later)
+            .unwrap();
+        assert!(watch.is_another(&at, &at, &files(&key)));
+        assert!(
+            !watch.is_another(&at, &at, &files(&key)),
+            "it is tried once"
         );
     }
 }

@@ -106,18 +106,18 @@ fn told(event: Result<WsEvent, WsError>, url: &str, was_connected: &mut bool) ->
             "connection to {url} lost ({error}); next attempt in {:.1} s",
             retry_in.as_secs_f64()
         )),
-        Ok(WsEvent::Disconnected { error, .. }) => Heard::Failed(Coded::new(
+        Ok(WsEvent::Disconnected { error, .. }) => Heard::Failed(Coded::error(
             Exit::Unreachable,
             format!("cannot subscribe at {url}: {error}"),
         )),
-        Err(error @ WsError::Unauthorized { .. }) => Heard::Failed(Coded::new(
+        Err(error @ WsError::Unauthorized { .. }) => Heard::Failed(Coded::error(
             Exit::Denied,
             format!(
                 "{}\nCheck `--token-file`: the token must be allowed to read this (an app, or `doppler.firehose`).",
                 error.to_string().trim_end_matches([':', ' '])
             ),
         )),
-        Err(error) => Heard::Failed(Coded::new(
+        Err(error) => Heard::Failed(Coded::error(
             Exit::Unreachable,
             format!("cannot subscribe at {url}: {error}"),
         )),

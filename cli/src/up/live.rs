@@ -14,7 +14,9 @@ pub fn rewrite(line: &str) {
     let mut err = std::io::stderr().lock();
     let text = format!("{CLEAR}\x1b[?7l{line}\x1b[?7h\r");
     // Without a terminal there is nobody to show it to.
-    let _: std::io::Result<()> = err.write_all(text.as_bytes()).and_then(|()| err.flush());
+    err.write_all(text.as_bytes())
+        .and_then(|()| err.flush())
+        .ok();
 }
 
 /// What the dopplers have seen since they started, summed.

@@ -1,6 +1,5 @@
 //! Timestamps in local time, as `cf logs` prints them: `2006-01-02T15:04:05.00-0700`.
 
-use std::io::Write as _;
 use time::{OffsetDateTime, UtcOffset};
 
 /// Days looked at on each side of today for changes of the local offset (summer time).
@@ -113,23 +112,26 @@ impl Stamp {
         self.second = Some(second);
         self.head.clear();
         self.tail.clear();
-        // Writing to a vector cannot fail.
-        let _: Result<(), _> = write!(
-            self.head,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.",
+        let date = format!(
+            "{:04}-{:02}-{:02}",
             when.year(),
             u8::from(when.month()),
-            when.day(),
+            when.day()
+        );
+        let time = format!(
+            "T{:02}:{:02}:{:02}.",
             when.hour(),
             when.minute(),
             when.second()
         );
-        let _: Result<(), _> = write!(
-            self.tail,
+        self.head.extend_from_slice(date.as_bytes());
+        self.head.extend_from_slice(time.as_bytes());
+        let zone = format!(
             "{sign}{:02}{:02}",
             hours.unsigned_abs(),
             minutes.unsigned_abs()
         );
+        self.tail.extend_from_slice(zone.as_bytes());
     }
 }
 

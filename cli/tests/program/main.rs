@@ -1,10 +1,12 @@
 //! The program as people and scripts use it: real processes, real files, exit codes.
 
+// Helpers of tests may unwrap as tests do: a panic is the report.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod running;
 
 use running::{Up, loggregator, stdout};
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
@@ -20,18 +22,13 @@ fn some_log() -> Vec<u8> {
     let real = candidates
         .iter()
         .find_map(|path| std::fs::read(path).ok().filter(|text| !text.is_empty()));
-    let text = real.unwrap_or_else(|| {
-        (0..2_000)
-            .fold(String::new(), |mut text, number| {
-                let _: std::fmt::Result = writeln!(
-                    text,
-                    "2026-01-01 00:00:{:02} status installed package-{number}",
-                    number % 60
-                );
-                text
-            })
-            .into_bytes()
-    });
+    let made_up = |number: u32| {
+        format!(
+            "2026-01-01 00:00:{:02} status installed package-{number}\n",
+            number % 60
+        )
+    };
+    let text = real.unwrap_or_else(|| (0..2_000).map(made_up).collect::<String>().into_bytes());
     // Whole lines, and not more than a debug build swallows in a few seconds.
     let cut = text.len().min(600_000);
     let end = text[..cut]
@@ -419,9 +416,8 @@ fn inputs_of_up_and_filters_of_firehose() {
         .open(&path)
         .unwrap();
     let mut round = 0;
-    while !(reader.output().contains("file-app") && reader.output().contains("pipe-app"))
-        && !reader.is_done()
-    {
+    let both = || reader.output().contains("file-app") && reader.output().contains("pipe-app");
+    while !(both() || reader.is_done()) {
         round += 1;
         assert!(round < 200, "{} {}", reader.output(), reader.errors());
         if !reader.output().contains("file-app") {

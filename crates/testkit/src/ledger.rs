@@ -2,7 +2,6 @@
 
 use anyhow::{Context as _, Result, ensure};
 use loggregator_service::ledger::{Report, Subscription};
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -54,15 +53,16 @@ pub fn imbalances(reports: &[Report]) -> String {
     let mut out = String::new();
     for report in reports {
         if !report.ingress.balanced() {
-            let _: std::fmt::Result = writeln!(
-                out,
-                "{} {}: ingress {:?}",
+            out.push_str(&format!(
+                "{} {}: ingress {:?}\n",
                 report.component, report.instance, report.ingress
-            );
+            ));
         }
         for row in report.subscriptions.iter().filter(|row| !row.balanced()) {
-            let _: std::fmt::Result =
-                writeln!(out, "{} {}: {row:?}", report.component, report.instance);
+            out.push_str(&format!(
+                "{} {}: {row:?}\n",
+                report.component, report.instance
+            ));
         }
     }
     out

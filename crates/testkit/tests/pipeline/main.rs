@@ -2,6 +2,9 @@
 //!
 //! One program, so that it is linked once. Each test has a deployment of its own, on ports of its own.
 
+// Helpers of tests may unwrap as tests do: a panic is the report.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod fan_out;
 mod groups;
 mod inputs;

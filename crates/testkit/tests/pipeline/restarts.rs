@@ -68,7 +68,7 @@ async fn a_killed_doppler_comes_back() {
     let load = load.stop().await;
     assert_eq!(load.in_doubt(), 0, "the agent never stopped taking lines");
     at_rest(&pipeline).await;
-    assert_ledger_balanced(&[before.clone()]);
+    assert_ledger_balanced(std::slice::from_ref(&before));
 
     let after = pipeline.doppler_report(0);
     let agent = pipeline.agent_report().await.unwrap();

@@ -43,7 +43,7 @@ async fn the_firehose_goes_on_and_the_ledger_knows_the_loss() {
     })
     .await;
     at_rest(&pipeline).await;
-    assert_ledger_balanced(&[dead.clone()]);
+    assert_ledger_balanced(std::slice::from_ref(&dead));
 
     // Everything accepted by the agent was taken in by a doppler, or counted by the agent as dropped, or died on the
     // wire to the dead doppler: the agent's in-flight window, which its ledger counts as delivered.
