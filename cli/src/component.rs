@@ -8,7 +8,7 @@
 
 use crate::settings::{Flags, Table};
 use anyhow::{Context as _, Result};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use loggregator_service::config::{Errors, ProcessEnv, Setting};
 use loggregator_service::{Lifecycle, logging};
 use std::future::Future;
@@ -21,43 +21,17 @@ use std::time::Duration;
 pub struct ComponentArgs<A: Args> {
     #[command(flatten)]
     stage: A,
-    #[command(flatten)]
-    log: LogArgs,
+    #[command(flatten, next_help_heading = "Process log")]
+    log: Flags<LogTable>,
 }
 
-/// What a component's process writes to standard error.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Process log")]
-struct LogArgs {
-    /// What to log: `error`, `warn`, `info`, `debug`, or per module as in `warn,doppler=debug`
-    #[arg(
-        long,
-        value_name = "FILTER",
-        env = "LOG_LEVEL",
-        hide_env_values = true,
-        default_value = "info"
-    )]
-    log_level: String,
-    /// Shape of a line
-    #[arg(
-        long,
-        value_enum,
-        value_name = "FORMAT",
-        env = "LOG_FORMAT",
-        hide_env_values = true,
-        default_value_t
-    )]
-    log_format: LogFormat,
-}
+/// The settings of the process log as flags.
+#[derive(Debug, Clone, Copy)]
+pub struct LogTable;
 
-/// Shape of a log line.
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum LogFormat {
-    /// For people
-    #[default]
-    Text,
-    /// One JSON object per line
-    Json,
+impl Table for LogTable {
+    const PREFIX: &'static str = "";
+    const SETTINGS: &'static [Setting] = logging::SETTINGS;
 }
 
 pub const AGENT_EXAMPLES: &str = "\
@@ -84,7 +58,7 @@ pub fn doppler(args: ComponentArgs<doppler::DopplerArgs>) -> Result<ExitCode> {
         Err(errors) => return Ok(refuse(&errors)),
     };
     let (workers, drain) = (config.workers, config.drain_timeout);
-    run(&args.log, workers, drain, async |lifecycle| {
+    run(args.log, workers, drain, async |lifecycle| {
         doppler::start(config, lifecycle)
             .context("cannot start the doppler")
             .map(drop)
@@ -109,7 +83,7 @@ pub fn agent(args: ComponentArgs<Flags<AgentTable>>) -> Result<ExitCode> {
         Ok(config) => config,
         Err(errors) => return Ok(refuse(&errors)),
     };
-    run(&args.log, None, config.drain_timeout, async |lifecycle| {
+    run(args.log, None, config.drain_timeout, async |lifecycle| {
         loggregator_agent::start(config, lifecycle)
             .await
             .context("cannot start the agent")
@@ -128,7 +102,7 @@ pub fn traffic_controller(
         Ok(config) => config,
         Err(errors) => return Ok(refuse(&errors)),
     };
-    run(&args.log, None, DRAIN, async |lifecycle| {
+    run(args.log, None, DRAIN, async |lifecycle| {
         traffic_controller::start(config, lifecycle)
             .await
             .context("cannot start the traffic controller")
@@ -147,7 +121,7 @@ fn refuse(errors: &Errors) -> ExitCode {
 }
 
 fn run<F>(
-    log: &LogArgs,
+    log: Flags<LogTable>,
     workers: Option<NonZeroUsize>,
     drain: Duration,
     start: F,
@@ -155,17 +129,14 @@ fn run<F>(
 where
     F: AsyncFnOnce(&Lifecycle) -> Result<()>,
 {
-    let format = match log.log_format {
-        LogFormat::Text => logging::Format::Text {
-            color: crate::output::ColorArg::Auto.stderr().is_on(),
-        },
-        LogFormat::Json => logging::Format::Json,
+    let mut log = match logging::Config::from_env(&log.env()) {
+        Ok(log) => log,
+        Err(errors) => return Ok(refuse(&errors)),
     };
-    let _guard = logging::init(&logging::Config {
-        format,
-        filter: log.log_level.clone(),
-        ..logging::Config::default()
-    })?;
+    if let logging::Format::Text { color } = &mut log.format {
+        *color = crate::output::ColorArg::Auto.stderr().is_on();
+    }
+    let _guard = logging::init(&log)?;
     block_on(workers, async {
         let lifecycle = Lifecycle::new();
         lifecycle

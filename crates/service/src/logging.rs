@@ -49,13 +49,13 @@ impl Config {
     pub fn from_env(env: &dyn Env) -> Result<Self, Errors> {
         let mut reader = Reader::new(env, SETTINGS);
         let config = Self {
-            filter: reader.value("LOGGREGATOR_LOG"),
-            format: reader.value("LOGGREGATOR_LOG_FORMAT"),
-            burst: reader.value("LOGGREGATOR_LOG_BURST"),
+            filter: reader.value("LOG_LEVEL"),
+            format: reader.value("LOG_FORMAT"),
+            burst: reader.value("LOG_BURST"),
             ..Self::default()
         };
         if let Err(error) = parse_filter(&config.filter) {
-            reader.reject("LOGGREGATOR_LOG", &crate::lifecycle::chain(&error));
+            reader.reject("LOG_LEVEL", &crate::lifecycle::chain(&error));
         }
         reader.finish(config)
     }
@@ -76,19 +76,19 @@ impl Default for Config {
 /// The settings of the process log, the same for every program.
 pub const SETTINGS: &[Setting] = &[
     Setting::new(
-        "LOGGREGATOR_LOG",
+        "LOG_LEVEL",
         "info",
         "What to log: a level (error, warn, info, debug, trace), or levels per target such as `info,doppler=debug`. \
          Can be changed while the program runs by POST /log-level.",
     ),
     Setting::new(
-        "LOGGREGATOR_LOG_FORMAT",
+        "LOG_FORMAT",
         "text",
         "Shape of a log line: `text`, `json`, `go` (local time and message, as the platform's Go programs) or \
          `go-rfc3339`.",
     ),
     Setting::new(
-        "LOGGREGATOR_LOG_BURST",
+        "LOG_BURST",
         "20",
         "Lines that one place in the code may log in 10 s; more are left out and counted. `debug` and `trace` are not \
          limited.",

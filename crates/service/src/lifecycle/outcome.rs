@@ -65,13 +65,16 @@ where
     .await
 }
 
-/// An error and its causes, joined with colons.
+/// An error and its causes, joined with colons; a cause that its error's own text repeats is told once.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let told = error.to_string();
+        if !text.ends_with(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
         cause = error.source();
     }
     text
@@ -119,5 +122,28 @@ impl fmt::Display for StopReason {
             Self::Requested => f.write_str("stop requested"),
             Self::Fault(fault) => fault.fmt(f),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Layer {
+        #[error("listen on 127.0.0.1:1")]
+        Silent(#[source] std::io::Error),
+        #[error("listen: {0}")]
+        Repeating(#[source] std::io::Error),
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let cause = || std::io::Error::other("in use");
+        assert_eq!(
+            chain(&Layer::Silent(cause())),
+            "listen on 127.0.0.1:1: in use"
+        );
+        assert_eq!(chain(&Layer::Repeating(cause())), "listen: in use");
     }
 }

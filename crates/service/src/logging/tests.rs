@@ -164,19 +164,13 @@ fn settings_are_read_and_checked() {
         (config.filter.as_str(), config.format, config.burst),
         ("info", Format::Text { color: false }, 20)
     );
-    let env = BTreeMap::from([
-        ("LOGGREGATOR_LOG", "warn,doppler=debug"),
-        ("LOGGREGATOR_LOG_FORMAT", "go"),
-    ]);
+    let env = BTreeMap::from([("LOG_LEVEL", "warn,doppler=debug"), ("LOG_FORMAT", "go")]);
     let config = Config::from_env(&env).unwrap();
     assert_eq!(
         (config.filter.as_str(), config.format),
         ("warn,doppler=debug", Format::Go)
     );
-    let env = BTreeMap::from([
-        ("LOGGREGATOR_LOG", "doppler=loud"),
-        ("LOGGREGATOR_LOG_FORMAT", "xml"),
-    ]);
+    let env = BTreeMap::from([("LOG_LEVEL", "doppler=loud"), ("LOG_FORMAT", "xml")]);
     assert_eq!(Config::from_env(&env).unwrap_err().0.len(), 2);
 }
 
