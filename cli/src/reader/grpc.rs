@@ -88,15 +88,25 @@ async fn run(
                 return Ok(());
             }
         }
-        if watch.gone_for(LOOK_FOR_ANOTHER)
-            && let Ok(Reach::Dopplers {
+        if !watch.gone_for(LOOK_FOR_ANOTHER) {
+            continue;
+        }
+        match target.reach() {
+            Ok(Reach::Dopplers {
                 addrs: now,
                 tls: files,
-            }) = target.reach()
-            && watch.is_another(&addrs, &now, &files)
-        {
-            (addrs, tls) = (now, files);
-            stream = subscribe(&addrs, &tls, wanted)?;
+            }) if watch.is_another(&addrs, &now, &files) => {
+                (addrs, tls) = (now, files);
+                stream = subscribe(&addrs, &tls, wanted)?;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                if let Some(notice) = watch.ended(&error)
+                    && say.send(Heard::Notice(notice)).await.is_err()
+                {
+                    return Ok(());
+                }
+            }
         }
     }
 }
@@ -170,11 +180,20 @@ fn messages(kinds: KindSet) -> impl Iterator<Item = Message> {
 
 fn unreachable(addrs: &[String], reason: &str) -> anyhow::Error {
     let message = format!(
-        "cannot subscribe at {}: {reason}\n\
+        "cannot subscribe at {}: {}\n\
          Is the pipeline running, and is the certificate one that it trusts? `loggregator status` tells.",
-        addrs.join(", ")
+        addrs.join(", "),
+        plain(reason)
     );
     Coded::error(Exit::Unreachable, message)
+}
+
+/// The reason without what gRPC puts around it.
+fn plain(reason: &str) -> &str {
+    let inner = reason
+        .split_once("desc = \"transport: ")
+        .and_then(|(_, rest)| rest.strip_suffix('"'));
+    inner.unwrap_or(reason)
 }
 
 /// Notices when connections go and come.
@@ -183,6 +202,8 @@ struct Watch {
     gone_since: Option<Instant>,
     /// When the key in use was written; a new pipeline writes a new one.
     key_written: Option<SystemTime>,
+    /// Whether it was told that there is no pipeline any more.
+    told_ended: bool,
 }
 
 impl Watch {
@@ -191,6 +212,7 @@ impl Watch {
             open: stats.open,
             gone_since: None,
             key_written: written(files),
+            told_ended: false,
         }
     }
 
@@ -216,7 +238,7 @@ impl Watch {
                 let reason = stats
                     .last_error
                     .as_deref()
-                    .map(|error| format!(" ({error})"))
+                    .map(|error| format!(" ({})", plain(error)))
                     .unwrap_or_default();
                 Some(format!("connection to {of} lost{reason}; reconnecting"))
             }
@@ -225,6 +247,21 @@ impl Watch {
             )),
             std::cmp::Ordering::Equal => None,
         }
+    }
+
+    /// What to tell, once, when there is no pipeline to connect to.
+    fn ended(&mut self, error: &anyhow::Error) -> Option<String> {
+        if std::mem::replace(&mut self.told_ended, true) {
+            return None;
+        }
+        let text = error.to_string();
+        Some(format!(
+            "{}; waiting for it to come back",
+            text.lines()
+                .next()
+                .unwrap_or_default()
+                .trim_end_matches('.')
+        ))
     }
 
     fn gone_for(&self, time: Duration) -> bool {
@@ -237,6 +274,7 @@ impl Watch {
         let other = before != now || self.key_written != written;
         if other {
             self.key_written = written;
+            self.told_ended = false;
             // It gets its time to connect.
             self.gone_since = Some(Instant::now());
         }
@@ -296,6 +334,16 @@ mod tests {
             all.selectors
                 .iter()
                 .all(|selector| selector.source_id.is_empty())
+        );
+    }
+
+    #[test]
+    fn reasons_are_for_people() {
+        let go = r#"UNAVAILABLE: connection error: desc = "transport: 127.0.0.1:1: refused""#;
+        assert_eq!(plain(go), "127.0.0.1:1: refused");
+        assert_eq!(
+            plain("UNAVAILABLE: the doppler is stopping"),
+            "UNAVAILABLE: the doppler is stopping"
         );
     }
 

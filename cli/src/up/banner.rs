@@ -67,14 +67,8 @@ impl Banner<'_> {
             "addresses, keys",
             &self.dir.file("endpoints.json").display().to_string(),
         );
-        for (what, choice) in self.moved {
-            if let Some(usual) = choice.instead_of {
-                let note = format!(
-                    "port {usual} is taken, the {what} is on {} instead",
-                    choice.addr.port()
-                );
-                text.push_str(&format!("  {}\n", palette.text(Paint::Notice, &note)));
-            }
+        if let Some(note) = moved_note(self.moved) {
+            text.push_str(&format!("\n  {}\n", palette.text(Paint::Notice, &note)));
         }
         text.push_str("\nTry, in a second terminal:\n");
         for command in self.commands() {
@@ -111,6 +105,24 @@ impl Banner<'_> {
                 format!("{program} status{at}"),
             ]
         }
+    }
+}
+
+/// Which of the usual ports somebody else has.
+fn moved_note(moved: &[(String, Choice)]) -> Option<String> {
+    let taken: Vec<String> = moved
+        .iter()
+        .filter_map(|(what, choice)| Some(format!("{} ({what})", choice.instead_of?)))
+        .collect();
+    match &taken[..] {
+        [] => None,
+        [one] => Some(format!(
+            "The usual port {one} is taken; another one is used."
+        )),
+        several => Some(format!(
+            "The usual ports {} are taken; others are used.",
+            several.join(", ")
+        )),
     }
 }
 
@@ -198,8 +210,14 @@ mod tests {
         };
         let text = render(false, &[("traffic controller".to_owned(), choice)]);
         assert!(
-            text.contains("port 8081 is taken, the traffic controller is on 40001 instead"),
+            text.contains("The usual port 8081 (traffic controller) is taken"),
             "{text}"
+        );
+        let both = [("agent".to_owned(), choice), ("doppler".to_owned(), choice)];
+        assert!(
+            moved_note(&both)
+                .unwrap()
+                .starts_with("The usual ports 8081 (agent), 8081 (doppler) are taken")
         );
     }
 

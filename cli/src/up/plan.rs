@@ -129,16 +129,16 @@ impl Plan {
     pub fn moved(&self) -> Vec<(String, Choice)> {
         let mut all = vec![
             ("agent".to_owned(), self.agent_grpc),
-            ("agent's dropsonde port".to_owned(), self.agent_udp),
+            ("dropsonde".to_owned(), self.agent_udp),
             ("traffic controller".to_owned(), self.web),
         ];
         all.extend(
             self.syslog_tcp
-                .map(|choice| ("syslog port (TCP)".to_owned(), choice)),
+                .map(|choice| ("syslog TCP".to_owned(), choice)),
         );
         all.extend(
             self.syslog_udp
-                .map(|choice| ("syslog port (UDP)".to_owned(), choice)),
+                .map(|choice| ("syslog UDP".to_owned(), choice)),
         );
         all.extend(
             self.dopplers

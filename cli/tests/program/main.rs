@@ -321,7 +321,7 @@ fn two_run_side_by_side_and_their_secrets_are_private() {
     }
     assert_eq!(second.endpoints()["doppler"].as_array().unwrap().len(), 2);
     assert!(
-        second.banner().contains("is taken, the"),
+        second.banner().contains("The usual port"),
         "{}",
         second.banner()
     );
