@@ -27,3 +27,22 @@ pub fn doppler() -> String {
         sibling("doppler-target").display()
     )
 }
+
+/// The traffic controller, open to everybody, over TLS; `loggregator traffic-controller` takes the same flags.
+#[must_use]
+pub fn controller() -> String {
+    format!(
+        "{} --listen-cert-file {{cert}} --listen-key-file {{key}}",
+        plain_controller()
+    )
+}
+
+/// The same without TLS towards its clients.
+#[must_use]
+pub fn plain_controller() -> String {
+    format!(
+        "{} --listen-addr {{addr}} --dopplers {{doppler}} --ca-file {{ca}} --cert-file {{cert}} --key-file {{key}} \
+         --disable-access-control",
+        sibling("controller-target").display()
+    )
+}

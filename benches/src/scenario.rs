@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::BenchError;
+use crate::commands;
 use crate::emit::Pace;
 use crate::http2::Windows;
 use crate::plan::{Plan, Readers, Target};
@@ -120,6 +121,22 @@ pub fn cases() -> Vec<Case> {
             kind: Kind::Side {
                 doppler: Work::paced(20_000.0, Readers::Members(4)),
                 relay: Work::paced(20_000.0, firehoses(1)),
+            },
+        },
+        Case {
+            name: "websocket-1",
+            title: "doppler and traffic controller, 1 WebSocket, 10,000/s (floor: 1 firehose)",
+            kind: Kind::Side {
+                doppler: Work::paced(10_000.0, Readers::WebSockets(1)),
+                relay: Work::paced(10_000.0, firehoses(1)),
+            },
+        },
+        Case {
+            name: "websocket-4",
+            title: "doppler and traffic controller, 4 WebSockets, 5,000/s (floor: 4 firehoses)",
+            kind: Kind::Side {
+                doppler: Work::paced(5_000.0, Readers::WebSockets(4)),
+                relay: Work::paced(5_000.0, firehoses(4)),
             },
         },
         same(
@@ -339,7 +356,7 @@ impl Bench {
             target: Target::Start {
                 name: name.to_owned(),
                 doppler: command.to_owned(),
-                controller: None,
+                controller: Some(commands::controller()),
             },
             shape,
             pace,
@@ -352,7 +369,7 @@ impl Bench {
             slow: None,
             quiet: None,
             token: None,
-            secure_websockets: false,
+            secure_websockets: true,
         }
     }
 

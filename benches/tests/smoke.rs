@@ -12,22 +12,25 @@ use loggregator_benches::run::run;
 use loggregator_benches::workload::Shape;
 use loggregator_benches::{commands, text};
 
+/// The command with the program where cargo put it: the test does not lie beside the programs.
+fn started(program: &str, command: &str) -> String {
+    let (_, arguments) = command.split_once(" --").unwrap();
+    format!("{program} --{arguments}")
+}
+
 fn plan(name: &str, readers: Readers) -> Plan {
-    let programs = [
-        ("relay", env!("CARGO_BIN_EXE_relay")),
-        ("doppler-target", env!("CARGO_BIN_EXE_doppler-target")),
-    ];
-    // The test binary does not lie beside the programs.
-    let (sibling, command) = match name {
-        "relay" => (programs[0], commands::relay()),
-        _ => (programs[1], commands::doppler()),
+    let doppler = match name {
+        "relay" => started(env!("CARGO_BIN_EXE_relay"), &commands::relay()),
+        _ => started(env!("CARGO_BIN_EXE_doppler-target"), &commands::doppler()),
     };
-    let arguments = command.split_once(" --").unwrap().1;
     Plan {
         target: Target::Start {
             name: name.to_owned(),
-            doppler: format!("{} --{arguments}", sibling.1),
-            controller: None,
+            doppler,
+            controller: Some(started(
+                env!("CARGO_BIN_EXE_controller-target"),
+                &commands::controller(),
+            )),
         },
         shape: Shape {
             batch: 10,
@@ -44,7 +47,7 @@ fn plan(name: &str, readers: Readers) -> Plan {
         slow: None,
         quiet: None,
         token: None,
-        secure_websockets: false,
+        secure_websockets: true,
     }
 }
 
@@ -102,4 +105,10 @@ fn tails_get_their_source_and_members_their_share() {
     let members = checked(&plan("doppler", Readers::Members(3)));
     let (least, most) = members.member_shares.unwrap();
     assert!(least > 0.2 && most < 0.5, "shares from {least} to {most}");
+}
+
+#[test]
+fn websockets_get_everything_through_the_traffic_controller() {
+    let report = checked(&plan("doppler", Readers::WebSockets(2)));
+    assert_eq!(report.processes.len(), 2);
 }

@@ -27,7 +27,7 @@ struct Args {
     /// {key} and {log_bytes} filled in; words like NAME=VALUE at its front are environment variables.
     #[arg(long, default_value = "doppler", value_name = "NAME|COMMAND")]
     target: String,
-    /// The traffic controller to start beside it for --websockets; {doppler} is the doppler's address.
+    /// The traffic controller to start beside it for --websockets, ours without it; {doppler} is the doppler's address.
     #[arg(long, value_name = "COMMAND")]
     controller: Option<String>,
     /// Drive the doppler at this address instead of starting one; needs --ca, --cert and --key.
@@ -77,9 +77,9 @@ struct Args {
     /// Value of the Authorization header of WebSockets.
     #[arg(long)]
     token: Option<String>,
-    /// WebSockets over TLS.
+    /// WebSockets without TLS.
     #[arg(long)]
-    wss: bool,
+    plain_websockets: bool,
     /// The first firehose or tail stops reading for so many seconds.
     #[arg(long)]
     stall: Option<f64>,
@@ -174,7 +174,7 @@ impl Args {
             slow: self.slow,
             quiet: self.quiet,
             token: self.token.clone(),
-            secure_websockets: self.wss,
+            secure_websockets: !self.plain_websockets,
         })
     }
 
@@ -203,10 +203,15 @@ impl Args {
                 "unknown target `{other}`: doppler, relay, or a command with {{addr}} or {{port}}"
             ),
         };
+        let controller = match (&self.controller, self.plain_websockets) {
+            (Some(command), _) => command.clone(),
+            (None, true) => commands::plain_controller(),
+            (None, false) => commands::controller(),
+        };
         Ok(Target::Start {
             name: name.to_owned(),
             doppler,
-            controller: self.controller.clone(),
+            controller: Some(controller),
         })
     }
 }
