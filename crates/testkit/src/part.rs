@@ -81,12 +81,16 @@ impl<S: Stage> Part<S> {
         report
     }
 
-    /// Drops everything it does where it stands, as `kill -9` would: sockets are closed, buffers are gone.
-    pub fn kill(&mut self) {
+    /// Drops everything it does where it stands, as `kill -9` would: sockets are closed, buffers are gone. Returns when
+    /// nothing of it runs any more, so that its last counts are final.
+    pub async fn kill(&mut self) {
         if let Some(up) = self.up.take() {
             // The admin server has a thread of its own, which ends when the lifecycle has.
             up.lifecycle.ended().cancel();
-            up.runtime.shutdown_background();
+            let dead = tokio::task::spawn_blocking(move || {
+                up.runtime.shutdown_timeout(Duration::from_secs(5))
+            });
+            dead.await.ok();
         }
     }
 
@@ -123,7 +127,10 @@ impl<S: Stage> Part<S> {
 
 impl<S: Stage> Drop for Part<S> {
     fn drop(&mut self) {
-        self.kill();
+        if let Some(up) = self.up.take() {
+            up.lifecycle.ended().cancel();
+            up.runtime.shutdown_background();
+        }
     }
 }
 

@@ -31,7 +31,7 @@ async fn the_firehose_goes_on_and_the_ledger_knows_the_loss() {
 
     // Half way through a burst, so that lines are under way.
     load.send(1_000).await.unwrap();
-    pipeline.dopplers[0].kill();
+    pipeline.dopplers[0].kill().await;
     load.send(4_000).await.unwrap();
     let dead = pipeline.doppler_report(0);
     eventually("what can arrive has arrived", async || {
