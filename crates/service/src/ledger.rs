@@ -178,6 +178,7 @@ mod tests {
             delivered: 90,
             dropped: BTreeMap::from([("lapped".into(), 7)]),
             pending: 3,
+            from: BTreeMap::from([("10.0.0.1:8082".into(), 60), ("10.0.0.2:8082".into(), 40)]),
             lost_sources: vec![SourceLoss {
                 source_id: "noisy".into(),
                 dropped: 7,

@@ -19,8 +19,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use loggregator_client::Batch;
 use futures_util::{SinkExt, StreamExt};
+use loggregator_client::Batch;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::WebSocketStream;
@@ -336,8 +336,7 @@ impl<L: Line> Relay<L> {
             }
             self.records.remaining()
         });
-        self.account
-            .received_from(&batch.doppler, envelopes as u64);
+        self.account.received_from(&batch.doppler, envelopes as u64);
     }
 
     /// Gives the socket what is left of the current batch; `false` when it takes no more for now.

@@ -291,6 +291,10 @@ mod tests {
                         ("closed".into(), 0),
                     ]),
                     pending: 3,
+                    from: BTreeMap::from([
+                        ("10.0.0.1:8082".into(), 400),
+                        ("10.0.0.2:8082".into(), 100),
+                    ]),
                     lost_sources: (0..7)
                         .map(|n| SourceLoss {
                             source_id: format!("s{n}"),
@@ -318,6 +322,7 @@ doppler 127.0.0.1:8082
   ID         API        PEER             SELECTOR                    RECEIVED  DELIVERED  DROPPED  PENDING  STATE
   my-nozzle  v2         127.0.0.1:40112  all kinds, shard my-nozzle   1000000    1000000        0        0  open
   -          websocket  127.0.0.1:40113  log of 5f2e8a34-app?[31m         500         90      407        3  away
+      from 10.0.0.1:8082 (400), 10.0.0.2:8082 (100)
       lost (lapped 400, shed 7) of s6 (6), s5 (5), s4 (4), s3 (3), s2 (2), 2 more sources
 ";
         assert_eq!(render(&[report()]), expected);
