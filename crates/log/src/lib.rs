@@ -23,6 +23,7 @@
 
 mod cursor;
 mod log;
+mod populate;
 mod ring;
 mod segment;
 mod shed;

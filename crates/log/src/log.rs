@@ -64,6 +64,8 @@ pub struct Log {
     writer: Mutex<Segments>,
     ring: RwLock<Ring>,
     head: AtomicU64,
+    /// Bytes of all segments, as the writer last left it.
+    allocated: AtomicUsize,
     extra_bytes: AtomicUsize,
     v1_bytes: Arc<AtomicUsize>,
     readers: RwLock<Vec<Weak<dyn Reader>>>,
@@ -83,6 +85,7 @@ impl Log {
             writer: Mutex::new(Segments::new(segment_bytes)),
             ring: RwLock::new(Ring::default()),
             head: AtomicU64::new(0),
+            allocated: AtomicUsize::new(0),
             extra_bytes: AtomicUsize::new(0),
             v1_bytes: Arc::default(),
             readers: RwLock::default(),
@@ -131,6 +134,11 @@ impl Log {
         self.limit
     }
 
+    /// True when less than an eighth of the limit is left: soon the oldest will have to go.
+    pub fn is_nearly_full(&self) -> bool {
+        self.memory(self.allocated.load(Ordering::Relaxed)) >= self.limit / 8 * 7
+    }
+
     /// From now on `reader` is told what leaves the ring. Forgotten when its last strong reference goes.
     pub fn register(&self, reader: Weak<dyn Reader>) {
         let mut readers = self.readers.write();
@@ -168,6 +176,7 @@ impl Log {
             if writer.allocated() > self.limit {
                 writer.release(self.limit);
             }
+            self.allocated.store(writer.allocated(), Ordering::Relaxed);
         }
         let own = extra + if len > self.segment_bytes / 2 { len } else { 0 };
         while self.must_evict(writer, own) && self.evict_segment() {

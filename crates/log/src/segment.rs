@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::populate::populate;
+
 /// Copies frames into segments.
 ///
 /// A segment is one allocation. Every frame in it is a [`Bytes`] that shares the allocation, so nothing is freed or
@@ -69,7 +71,11 @@ impl Segments {
             .position(|rest| rest.try_reclaim(self.size));
         let next = match free.and_then(|at| self.full.remove(at)) {
             Some(segment) => segment,
-            None if may_allocate => BytesMut::with_capacity(self.size),
+            None if may_allocate => {
+                let mut segment = BytesMut::with_capacity(self.size);
+                populate(segment.spare_capacity_mut());
+                segment
+            }
             None => return false,
         };
         let rest = std::mem::replace(&mut self.current, next);

@@ -7,10 +7,10 @@ use loggregator_envelope::{Entry, KindSet};
 
 use crate::ring::Slot;
 
-/// What to skip in a stretch of the log so that the rest fits into a number of bytes.
+/// What to skip in a stretch of the log so that a part of it remains.
 ///
 /// Bytes are shared out fairly (max-min): every source gets what it has, as long as that is no more than the share T
-/// for which the sum of min(bytes of source, T) equals the target. Sources above T lose their **oldest** bytes down to
+/// for which the sum of min(bytes of source, T) is what is to remain. Sources above T lose their **oldest** bytes down to
 /// T; a source at or below T loses nothing. So one noisy source never costs a quiet one a line.
 #[derive(Debug)]
 pub struct ShedPlan {
@@ -19,12 +19,14 @@ pub struct ShedPlan {
 }
 
 impl ShedPlan {
-    /// Plans for the slots (and entry ranges in them) of `backlog`, counting only envelopes whose kind is in `kinds`.
-    /// `None` if everything fits into `target` bytes.
+    /// Plans for the slots (and entry ranges in them) of `backlog`, counting only envelopes whose kind is in `kinds`:
+    /// `keep.0` of `keep.1` parts of their bytes shall remain. `None` if they are at most `little` bytes: whoever wants
+    /// so little of the log gains nothing by wanting less.
     pub fn new<'a>(
         backlog: impl Iterator<Item = (&'a Slot, Range<u32>)>,
         kinds: KindSet,
-        target: u64,
+        keep: (u64, u64),
+        little: u64,
     ) -> Option<Self> {
         let mut bytes: HashMap<u64, u64, foldhash::fast::FixedState> = HashMap::default();
         let mut until = 0;
@@ -40,9 +42,12 @@ impl ShedPlan {
                 }
             }
         }
-        if total <= target {
+        if total <= little {
             return None;
         }
+        let target =
+            u64::try_from(u128::from(total) * u128::from(keep.0) / u128::from(keep.1.max(1)))
+                .unwrap_or(total);
         let share = fair_share(bytes.values().copied().collect(), target);
         let skip = bytes
             .into_iter()

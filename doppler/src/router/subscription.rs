@@ -216,19 +216,26 @@ impl Subscription {
         }
     }
 
-    /// When the reader is more than half the log behind: plans what to leave out so that it is a quarter behind.
+    /// When the log is full and the reader so far behind that it would soon be lapped: plans what to leave out so that
+    /// it is three quarters behind. A reader that is fast enough never gets there again and loses no more than it must.
     ///
     /// A plan looks at every envelope that is still to be read, so it is kept for as long as the reader at `at` is in
     /// the stretch of the log that it is about: a reader that is behind has no time to plan at every message.
     fn plan_shedding(&mut self, at: u64, lag: u64) {
-        let limit = self.router.log().limit() as u64;
         if self.shed.as_ref().is_some_and(|plan| plan.is_over(at)) {
             self.shed = None;
         }
-        if lag <= limit / 2 || self.shed.is_some() || at < self.fits_until {
+        let log = self.router.log();
+        if self.shed.is_some() || at < self.fits_until || !log.is_nearly_full() {
             return;
         }
-        let head = self.router.log().head();
+        let (retained, head) = {
+            let view = log.view();
+            (view.retained(), view.head())
+        };
+        if lag <= retained / 8 * 7 {
+            return;
+        }
         let backlog = self.backlog();
         let kinds = if self.member.wanted.selections.is_empty() {
             self.member.wanted.kinds
@@ -238,7 +245,7 @@ impl Subscription {
         let pieces = backlog
             .iter()
             .map(|(slot, start, end)| (&**slot, *start..*end));
-        self.shed = ShedPlan::new(pieces, kinds, limit / 4);
+        self.shed = ShedPlan::new(pieces, kinds, (retained / 4 * 3, lag), retained / 8);
         if self.shed.is_none() {
             self.fits_until = head;
         }
