@@ -149,6 +149,7 @@ impl<C: Future<Output = Result<(), hyper::Error>>> Driver<C> {
     fn poll_rounds(&mut self, cx: &mut Context<'_>, to_the_end: bool) -> bool {
         self.wakeups.task.register(cx.waker());
         self.wakeups.flags.fetch_or(ACTIVE, Ordering::AcqRel);
+        self.transport.begin_turn();
         for _ in 0..MAX_ROUNDS {
             let flags = self.wakeups.flags.swap(ACTIVE, Ordering::AcqRel);
             if flags & CONNECTION != 0 {
@@ -165,7 +166,7 @@ impl<C: Future<Output = Result<(), hyper::Error>>> Driver<C> {
                 self.wakeups.flags.fetch_and(!ACTIVE, Ordering::AcqRel);
                 return true;
             }
-            if !tokio::task::coop::has_budget_remaining() {
+            if !tokio::task::coop::has_budget_remaining() || self.transport.turn_is_over() {
                 break;
             }
             if self.wakeups.flags.load(Ordering::Acquire) != ACTIVE {

@@ -4,7 +4,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -24,8 +24,16 @@ pub(super) enum Transport {
 #[derive(Clone)]
 pub(super) struct SharedTransport(Arc<Shared>);
 
+/// Bytes that a connection may read before other tasks get their turn. When the processors are all busy this decides who
+/// gets them: a flood of input comes in pieces of this size, between which every reader may be served.
+const READ_PER_TURN: usize = 32 * 1024;
+
 struct Shared {
     transport: Mutex<Transport>,
+    /// What may still be read in this turn.
+    readable: AtomicUsize,
+    /// Reading was put off to the next turn.
+    put_off: AtomicBool,
     /// The peer has sent something (after the TLS handshake).
     heard: AtomicBool,
     /// Sending failed: once there is nothing left to read, reading fails too.
@@ -41,10 +49,23 @@ impl SharedTransport {
         }
         Self(Arc::new(Shared {
             transport: Mutex::new(transport),
+            readable: AtomicUsize::new(READ_PER_TURN),
+            put_off: AtomicBool::new(false),
             heard: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             failure: Mutex::new(None),
         }))
+    }
+
+    /// The driver is polled: it may read again.
+    pub fn begin_turn(&self) {
+        self.0.readable.store(READ_PER_TURN, Ordering::Relaxed);
+        self.0.put_off.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether there may be more to read, in the next turn. The connection was woken for it.
+    pub fn turn_is_over(&self) -> bool {
+        self.0.put_off.load(Ordering::Relaxed)
     }
 
     /// Sends what was collected; the one real flush of a poll.
@@ -99,14 +120,24 @@ impl Read for SharedTransport {
         cx: &mut Context<'_>,
         buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.0.readable.load(Ordering::Relaxed) == 0 {
+            self.0.put_off.store(true, Ordering::Relaxed);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let room = buf.remaining();
         let mut sink = Cursor(buf);
         let outcome = match &mut *self.0.transport.lock() {
             Transport::Plain(stream) => poll_read_plain(stream, cx, &mut sink),
             Transport::Tls(stream) => stream.poll_read_into(cx, &mut sink),
         };
-        if sink.room() < room {
+        let read = room - sink.room();
+        if read > 0 {
             self.0.heard.store(true, Ordering::Relaxed);
+            let left = self.0.readable.load(Ordering::Relaxed);
+            self.0
+                .readable
+                .store(left.saturating_sub(read), Ordering::Relaxed);
         }
         if outcome.is_pending() && self.0.broken.load(Ordering::Relaxed) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
