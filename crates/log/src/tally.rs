@@ -17,7 +17,17 @@ const MOST_SOURCES: usize = 4096;
 pub struct Tally {
     total: u64,
     unnamed: u64,
-    sources: HashMap<u64, SourceCount, foldhash::fast::FixedState>,
+    untold: u64,
+    untold_unnamed: u64,
+    sources: HashMap<u64, Source, foldhash::fast::FixedState>,
+}
+
+/// A source's count, and how much of it has not been told yet.
+#[derive(Debug, Clone)]
+struct Source {
+    source_id: Box<str>,
+    count: u64,
+    untold: u64,
 }
 
 /// One source's share of a [`Tally`].
@@ -54,7 +64,9 @@ impl Tally {
     /// Counts envelopes whose source is not known any more.
     pub fn add_unnamed(&mut self, count: u64) {
         self.total += count;
+        self.untold += count;
         self.unnamed += count;
+        self.untold_unnamed += count;
     }
 
     /// Adds another tally to this one.
@@ -80,26 +92,62 @@ impl Tally {
         self.total == 0
     }
 
+    /// Envelopes counted since [`Self::take_untold`] was last called.
+    pub fn untold(&self) -> u64 {
+        self.untold
+    }
+
+    /// What was counted since the last call: by source, the greatest first, and the sum of what has no name.
+    pub fn take_untold(&mut self) -> (Vec<SourceCount>, u64) {
+        self.untold = 0;
+        let unnamed = std::mem::take(&mut self.untold_unnamed);
+        let untold = self.sources.values_mut().filter(|source| source.untold > 0);
+        let mut counts: Vec<SourceCount> = untold
+            .map(|source| SourceCount {
+                source_id: source.source_id.clone(),
+                count: std::mem::take(&mut source.untold),
+            })
+            .collect();
+        greatest_first(&mut counts);
+        (counts, unnamed)
+    }
+
     /// The sources, the greatest loss first (equal ones by name).
     pub fn by_loss(&self) -> Vec<SourceCount> {
-        let mut all: Vec<SourceCount> = self.sources.values().cloned().collect();
-        all.sort_by(|a, b| {
-            b.count
-                .cmp(&a.count)
-                .then_with(|| a.source_id.cmp(&b.source_id))
-        });
+        let count = |source: &Source| SourceCount {
+            source_id: source.source_id.clone(),
+            count: source.count,
+        };
+        let mut all: Vec<SourceCount> = self.sources.values().map(count).collect();
+        greatest_first(&mut all);
         all
     }
 
     fn add_named(&mut self, hash: u64, count: u64, name: impl FnOnce() -> Box<str>) {
-        self.total += count;
         if let Some(source) = self.sources.get_mut(&hash) {
             source.count += count;
+            source.untold += count;
         } else if self.sources.len() < MOST_SOURCES {
             let source_id = name();
-            self.sources.insert(hash, SourceCount { source_id, count });
+            let source = Source {
+                source_id,
+                count,
+                untold: count,
+            };
+            self.sources.insert(hash, source);
         } else {
-            self.unnamed += count;
+            self.add_unnamed(count);
+            return;
         }
+        self.total += count;
+        self.untold += count;
     }
+}
+
+fn greatest_first(counts: &mut [SourceCount]) {
+    counts.sort_by(|a, b| {
+        b.count
+            .cmp(&a.count)
+            .then_with(|| a.source_id.cmp(&b.source_id))
+    });
 }

@@ -12,6 +12,12 @@ use super::selector::Api;
 /// a slice of its own (reference counts, gather lists) than as a copy.
 const COPY_BELOW: usize = 1024;
 
+/// A reader that is behind: what it leaves out, and where that is counted.
+pub(crate) struct Shedding<'a> {
+    pub(crate) plan: &'a mut ShedPlan,
+    pub(crate) tally: &'a mut Tally,
+}
+
 /// Bytes of one message in the making.
 #[derive(Default)]
 pub(crate) struct Gathered {
@@ -26,9 +32,8 @@ pub(crate) struct Gathered {
     pub(crate) refs: SmallVec<[Ref; 8]>,
     /// Matched envelopes: all of the above, and what was lost on the way.
     pub(crate) matched: u64,
-    pub(crate) shed: Tally,
     /// Envelopes that have no dropsonde form.
-    pub(crate) formless: Tally,
+    pub(crate) formless: u64,
 }
 
 // === impl Gathered ===
@@ -40,9 +45,9 @@ impl Gathered {
         member: &Member,
         piece: &Piece,
         kinds: KindSet,
-        shed: Option<&mut ShedPlan>,
+        shed: Option<Shedding<'_>>,
     ) {
-        let shed = shed.filter(|plan| !plan.is_over(piece.slot.ordinal()));
+        let shed = shed.filter(|shed| !shed.plan.is_over(piece.slot.ordinal()));
         match member.api {
             Api::V2 => self.add_v2(piece, kinds, shed),
             Api::V1 => self.add_v1(member, piece, kinds, shed),
@@ -55,7 +60,7 @@ impl Gathered {
         self
     }
 
-    fn add_v2(&mut self, piece: &Piece, kinds: KindSet, mut shed: Option<&mut ShedPlan>) {
+    fn add_v2(&mut self, piece: &Piece, kinds: KindSet, mut shed: Option<Shedding<'_>>) {
         let frame = piece.slot.frame();
         let (start, end) = (piece.range.start as usize, piece.range.end as usize);
         if shed.is_none() && kinds.is_superset(frame.index().kinds()) {
@@ -72,7 +77,7 @@ impl Gathered {
         }
         let mut run = start;
         for (i, entry) in frame.entries().iter().enumerate().take(end).skip(start) {
-            if self.keeps(piece, entry, kinds, shed.as_deref_mut()) {
+            if self.keeps(piece, entry, kinds, shed.as_mut()) {
                 continue;
             }
             self.push(piece, run, i, || frame.run(run..i));
@@ -86,7 +91,7 @@ impl Gathered {
         member: &Member,
         piece: &Piece,
         kinds: KindSet,
-        mut shed: Option<&mut ShedPlan>,
+        mut shed: Option<Shedding<'_>>,
     ) {
         let frame = piece.slot.frame();
         let v1 = piece.slot.v1();
@@ -105,11 +110,11 @@ impl Gathered {
             let wanted = if kinds.contains(entry.kind()) {
                 if first == at {
                     self.matched += 1;
-                    self.formless.add(&piece.slot, entry);
+                    self.formless += 1;
                     false
                 } else {
                     (first..at).all(|form| wants_v1(member, v1, form))
-                        && self.keeps(piece, entry, kinds, shed.as_deref_mut())
+                        && self.keeps(piece, entry, kinds, shed.as_mut())
                 }
             } else {
                 false
@@ -132,14 +137,16 @@ impl Gathered {
         piece: &Piece,
         entry: &Entry,
         kinds: KindSet,
-        shed: Option<&mut ShedPlan>,
+        shed: Option<&mut Shedding<'_>>,
     ) -> bool {
         if !kinds.contains(entry.kind()) {
             return false;
         }
         self.matched += 1;
-        if shed.is_some_and(|plan| plan.skips(entry)) {
-            self.shed.add(&piece.slot, entry);
+        if let Some(shed) = shed
+            && shed.plan.skips(entry)
+        {
+            shed.tally.add(&piece.slot, entry);
             return false;
         }
         true

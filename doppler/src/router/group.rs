@@ -273,29 +273,34 @@ impl Reader for Group {
 
     fn evicted(&self, slots: &[Arc<Slot>]) {
         let mut state = self.state.lock();
-        for member in &state.members {
-            let mut tally = Tally::default();
-            count_evicted(&mut member.queue.lock().dealt, slots, &mut tally);
-            member.lost(&tally, Reason::Lapped);
+        let State {
+            cursor,
+            members,
+            orphans,
+            missed,
+            turn,
+            kinds,
+            ..
+        } = &mut *state;
+        for member in members.iter() {
+            let mut queue = member.queue.lock();
+            member.lose(Reason::Lapped, |tally| {
+                count_evicted(&mut queue.dealt, slots, tally)
+            });
         }
-        let mut missed = Tally::default();
-        let kinds = state.kinds;
-        state.cursor.evicted(slots, kinds, &mut missed);
-        count_evicted(&mut state.orphans, slots, &mut missed);
-        if !missed.is_empty() {
-            // What had not been dealt is nobody's share: the members are charged in turn.
-            let at = state.turn[0] as usize % state.members.len().max(1);
-            match state.members.get(at) {
-                Some(member) => {
-                    member
-                        .counts
-                        .received
-                        .fetch_add(missed.total(), Ordering::Relaxed);
-                    member.lost(&missed, Reason::Lapped);
-                    state.turn[0] += 1;
-                }
-                None => state.missed.merge(&missed),
+        let mut count = |tally: &mut Tally| {
+            cursor.evicted(slots, *kinds, tally);
+            count_evicted(orphans, slots, tally);
+        };
+        // What had not been dealt is nobody's share: the members are charged in turn.
+        let at = turn[0] as usize % members.len().max(1);
+        match members.get(at) {
+            Some(member) => {
+                let lost = member.lose(Reason::Lapped, &mut count);
+                member.counts.received.fetch_add(lost, Ordering::Relaxed);
+                turn[0] += u64::from(lost > 0);
             }
+            None => count(missed),
         }
         self.note_oldest(&state);
     }

@@ -108,8 +108,7 @@ pub(crate) struct Counts {
 /// What was lost, by source: since the beginning, and since the reader was last told.
 #[derive(Debug, Default)]
 pub(crate) struct Losses {
-    pub(crate) all: Tally,
-    pub(crate) untold: Tally,
+    pub(crate) tally: Tally,
     pub(crate) told_at: Option<Instant>,
 }
 
@@ -191,13 +190,21 @@ impl Member {
 
     /// Counts a loss, with its sources.
     pub(crate) fn lost(&self, tally: &Tally, reason: Reason) {
-        if tally.is_empty() {
-            return;
+        if !tally.is_empty() {
+            self.lose(reason, |all| all.merge(tally));
         }
-        self.counts.drop(reason, tally.total());
-        let mut losses = self.losses.lock();
-        losses.all.merge(tally);
-        losses.untold.merge(tally);
+    }
+
+    /// Counts whatever `count` adds to the subscription's tally as lost, and returns how much that was.
+    pub(crate) fn lose(&self, reason: Reason, count: impl FnOnce(&mut Tally)) -> u64 {
+        let lost = {
+            let tally = &mut self.losses.lock().tally;
+            let before = tally.total();
+            count(tally);
+            tally.total() - before
+        };
+        self.counts.drop(reason, lost);
+        lost
     }
 
     /// Counts entries that are gone without a trace of their source (evicted between two looks).
@@ -205,9 +212,7 @@ impl Member {
         if count == 0 {
             return;
         }
-        let mut tally = Tally::default();
-        tally.add_unnamed(count);
-        self.lost(&tally, reason);
+        self.lose(reason, |tally| tally.add_unnamed(count));
     }
 
     /// The subscription's row of the ledger.
@@ -222,7 +227,7 @@ impl Member {
         let lost_sources = self
             .losses
             .lock()
-            .all
+            .tally
             .by_loss()
             .into_iter()
             .take(NAMED)
@@ -256,11 +261,9 @@ impl Member {
     }
 
     fn drop_one(&self, slot: &Slot, entry: u32, reason: Reason) {
-        let mut tally = Tally::default();
         if let Some(entry) = slot.frame().entries().get(entry as usize) {
-            tally.add(slot, entry);
+            self.lose(reason, |tally| tally.add(slot, entry));
         }
-        self.lost(&tally, reason);
     }
 }
 
@@ -271,13 +274,11 @@ impl Reader for Member {
     }
 
     fn evicted(&self, slots: &[Arc<Slot>]) {
-        let mut tally = Tally::default();
-        {
-            let mut queue = self.queue.lock();
-            count_evicted(&mut queue.selected, slots, &mut tally);
-            self.note_oldest(&queue);
-        }
-        self.lost(&tally, Reason::Lapped);
+        let mut queue = self.queue.lock();
+        self.lose(Reason::Lapped, |tally| {
+            count_evicted(&mut queue.selected, slots, tally)
+        });
+        self.note_oldest(&queue);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use loggregator_log::{SourceCount, Tally};
+use loggregator_log::SourceCount;
 use loggregator_proto::{events, v2};
 use prost::Message;
 
@@ -15,10 +15,9 @@ use super::selector::Api;
 const NAMED: usize = 16;
 
 /// The notice for what `member` lost, as records of the message it gets next.
-pub(crate) fn encode(member: &Member, untold: &Tally) -> Bytes {
-    let by_loss = untold.by_loss();
+pub(crate) fn encode(member: &Member, by_loss: &[SourceCount], unnamed: u64) -> Bytes {
     let (named, rest) = by_loss.split_at(by_loss.len().min(NAMED));
-    let unnamed = untold.unnamed() + rest.iter().map(|source| source.count).sum::<u64>();
+    let unnamed = unnamed + rest.iter().map(|source| source.count).sum::<u64>();
     let mut out = BytesMut::new();
     for SourceCount { source_id, count } in named {
         push(&mut out, member, Some(source_id), *count);

@@ -11,7 +11,7 @@ use loggregator_log::{ShedPlan, Slot, Ticket};
 use loggregator_net::grpc::Receipt;
 use smallvec::SmallVec;
 
-use super::gather::Gathered;
+use super::gather::{Gathered, Shedding};
 use super::group::Group;
 use super::member::{Member, Reason, Ref};
 use super::selector::Api;
@@ -136,6 +136,8 @@ impl Subscription {
         }
         let (mut seen, mut queued) = (0, 0);
         let before = gathered.matched;
+        let mut losses = self.shed.is_some().then(|| self.member.losses.lock());
+        let lost_before = losses.as_ref().map_or(0, |losses| losses.tally.total());
         for piece in &pieces {
             let entries = piece.slot.frame().entries();
             if let (Some(first), Some(last)) = (
@@ -145,7 +147,18 @@ impl Subscription {
                 seen += (last.start + last.len - first.start) as usize;
             }
             queued += u64::from(piece.range.end - piece.range.start);
-            gathered.add(&self.member, piece, kinds, self.shed.as_mut());
+            let shedding = match (&mut self.shed, &mut losses) {
+                (Some(plan), Some(losses)) => Some(Shedding {
+                    plan,
+                    tally: &mut losses.tally,
+                }),
+                _ => None,
+            };
+            gathered.add(&self.member, piece, kinds, shedding);
+        }
+        if let Some(losses) = losses {
+            let shed = losses.tally.total() - lost_before;
+            self.member.counts.drop(Reason::Shed, shed);
         }
         let matched = gathered.matched - before;
         if direct {
@@ -160,7 +173,9 @@ impl Subscription {
                 .received
                 .fetch_sub(queued - matched, Ordering::Relaxed);
         }
-        self.settle_losses(gathered);
+        // What has no dropsonde form is not a loss that the reader could have avoided: counted, not told.
+        let formless = std::mem::take(&mut gathered.formless);
+        self.member.counts.drop(Reason::NoV1Form, formless);
         seen
     }
 
@@ -313,18 +328,7 @@ impl Subscription {
 
     fn has_untold(&self) -> bool {
         let losses = self.member.losses.lock();
-        !losses.untold.is_empty()
-    }
-
-    /// Counts what gathering left out.
-    fn settle_losses(&self, gathered: &mut Gathered) {
-        self.member
-            .lost(&std::mem::take(&mut gathered.shed), Reason::Shed);
-        let formless = std::mem::take(&mut gathered.formless);
-        if !formless.is_empty() {
-            // Not a loss that the reader could have avoided: counted, not told.
-            self.member.counts.drop(Reason::NoV1Form, formless.total());
-        }
+        losses.tally.untold() > 0
     }
 
     fn finish(&mut self, gathered: Gathered, exhausted: bool) -> Batch {
@@ -356,13 +360,13 @@ impl Subscription {
     fn notice(&self, caught_up: bool) -> Option<Bytes> {
         let mut losses = self.member.losses.lock();
         let due = caught_up || losses.told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY);
-        if losses.untold.is_empty() || !due {
+        if losses.tally.untold() == 0 || !due {
             return None;
         }
-        let untold = std::mem::take(&mut losses.untold);
+        let (by_loss, unnamed) = losses.tally.take_untold();
         losses.told_at = Some(Instant::now());
         drop(losses);
-        Some(notice::encode(&self.member, &untold))
+        Some(notice::encode(&self.member, &by_loss, unnamed))
     }
 }
 
