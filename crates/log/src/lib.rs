@@ -34,6 +34,6 @@ mod wait;
 pub use cursor::{Cursor, Piece, Position};
 pub use log::{Fill, Log, LogConfig, Reader};
 pub use ring::{Slot, View};
-pub use shed::ShedPlan;
+pub use shed::{ShedPlan, Survey};
 pub use tally::{SourceCount, Tally};
 pub use wait::{Ticket, WaitList};

@@ -18,43 +18,66 @@ pub struct ShedPlan {
     skip: HashMap<u64, u64, foldhash::fast::FixedState>,
 }
 
-impl ShedPlan {
-    /// Plans for the slots (and entry ranges in them) of `backlog`, counting only envelopes whose kind is in `kinds`:
-    /// `keep.0` of `keep.1` parts of their bytes shall remain. `None` if they are at most `little` bytes: whoever wants
-    /// so little of the log gains nothing by wanting less.
-    pub fn new<'a>(
-        backlog: impl Iterator<Item = (&'a Slot, Range<u32>)>,
-        kinds: KindSet,
-        keep: (u64, u64),
-        little: u64,
-    ) -> Option<Self> {
-        let mut bytes: HashMap<u64, u64, foldhash::fast::FixedState> = HashMap::default();
-        let mut until = 0;
-        let mut total = 0;
+/// How many bytes each source has in a stretch of the log. Readers of the same kinds in the same stretch can share one.
+#[derive(Debug)]
+pub struct Survey {
+    until: u64,
+    total: u64,
+    bytes: HashMap<u64, u64, foldhash::fast::FixedState>,
+}
+
+// === impl Survey ===
+
+impl Survey {
+    /// Adds up the slots (and entry ranges in them) of `backlog`, counting only envelopes whose kind is in `kinds`.
+    pub fn new<'a>(backlog: impl Iterator<Item = (&'a Slot, Range<u32>)>, kinds: KindSet) -> Self {
+        let mut survey = Self {
+            until: 0,
+            total: 0,
+            bytes: HashMap::default(),
+        };
         for (slot, range) in backlog {
-            until = until.max(slot.ordinal + 1);
+            survey.until = survey.until.max(slot.ordinal + 1);
             let entries = slot.frame().entries();
             let end = (range.end as usize).min(entries.len());
             for entry in &entries[(range.start as usize).min(end)..end] {
                 if kinds.contains(entry.kind()) {
-                    *bytes.entry(entry.source_hash).or_default() += u64::from(entry.len);
-                    total += u64::from(entry.len);
+                    *survey.bytes.entry(entry.source_hash).or_default() += u64::from(entry.len);
+                    survey.total += u64::from(entry.len);
                 }
             }
         }
-        if total <= little {
+        survey
+    }
+
+    /// Ordinal of the frame after the last that was looked at.
+    pub fn until(&self) -> u64 {
+        self.until
+    }
+}
+
+// === impl ShedPlan ===
+
+impl ShedPlan {
+    /// Plans for the stretch of `survey`: `keep.0` of `keep.1` parts of its bytes shall remain. `None` if they are at
+    /// most `little` bytes: whoever wants so little of the log gains nothing by wanting less.
+    pub fn new(survey: &Survey, keep: (u64, u64), little: u64) -> Option<Self> {
+        if survey.total <= little {
             return None;
         }
-        let target =
-            u64::try_from(u128::from(total) * u128::from(keep.0) / u128::from(keep.1.max(1)))
-                .unwrap_or(total);
-        let share = fair_share(bytes.values().copied().collect(), target);
-        let skip = bytes
-            .into_iter()
-            .filter(|(_, bytes)| *bytes > share)
-            .map(|(source, bytes)| (source, bytes - share))
+        let part = u128::from(survey.total) * u128::from(keep.0) / u128::from(keep.1.max(1));
+        let target = u64::try_from(part).unwrap_or(survey.total);
+        let share = fair_share(survey.bytes.values().copied().collect(), target);
+        let skip = survey
+            .bytes
+            .iter()
+            .filter(|(_, bytes)| **bytes > share)
+            .map(|(source, bytes)| (*source, bytes - share))
             .collect();
-        Some(Self { until, skip })
+        Some(Self {
+            until: survey.until,
+            skip,
+        })
     }
 
     /// True if the plan says nothing about slots from `ordinal` on.

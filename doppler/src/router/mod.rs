@@ -20,6 +20,7 @@ mod notice;
 mod report;
 mod selector;
 mod subscription;
+mod surveys;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +42,7 @@ use group::Group;
 use linger::Linger;
 use member::{Member, Ref, Who};
 use selector::{V1Filter, Wanted};
+use surveys::Surveys;
 
 pub use member::Reason;
 pub use report::Stats;
@@ -117,6 +119,7 @@ pub struct Router {
     config: RouterConfig,
     log: Arc<Log>,
     selections: Selections,
+    surveys: Surveys,
     linger: Linger,
     groups: Mutex<HashMap<GroupKey, Arc<Group>>>,
     members: Mutex<Members>,
@@ -164,6 +167,7 @@ impl Router {
             linger: Linger::new(config.linger),
             config,
             selections: Selections::new(),
+            surveys: Surveys::default(),
             groups: Mutex::default(),
             members: Mutex::default(),
             next_id: AtomicU64::new(1),

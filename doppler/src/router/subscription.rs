@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use loggregator_envelope::KindSet;
-use loggregator_log::{ShedPlan, Slot, Ticket};
+use loggregator_log::{ShedPlan, Slot, Survey, Ticket};
 use loggregator_net::grpc::Receipt;
 use smallvec::SmallVec;
 
@@ -251,19 +251,35 @@ impl Subscription {
         if lag <= retained / 8 * 7 {
             return;
         }
-        let backlog = self.backlog();
         let kinds = if self.member.wanted.selections.is_empty() {
             self.member.wanted.kinds
         } else {
             EVERY_KIND
         };
-        let pieces = backlog
-            .iter()
-            .map(|(slot, start, end)| (&**slot, *start..*end));
-        self.shed = ShedPlan::new(pieces, kinds, (retained / 4 * 3, lag), retained / 8);
+        let survey = || {
+            let backlog = self.backlog();
+            Survey::new(
+                backlog
+                    .iter()
+                    .map(|(slot, start, end)| (&**slot, *start..*end)),
+                kinds,
+            )
+        };
+        let survey = if self.reads_directly() {
+            self.router.surveys.of(kinds, at..head, survey)
+        } else {
+            Arc::new(survey())
+        };
+        self.shed = ShedPlan::new(&survey, (retained / 4 * 3, lag), retained / 8);
         if self.shed.is_none() {
             self.fits_until = head;
         }
+    }
+
+    /// True if its backlog is the log itself, not a list of places.
+    fn reads_directly(&self) -> bool {
+        let queue = self.member.queue.lock();
+        self.group.is_some() && queue.dealt.is_empty() && queue.selected.is_empty()
     }
 
     /// What the reader has still to read, for planning. Slots are shared for that moment; no bytes are copied.
