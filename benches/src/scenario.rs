@@ -352,6 +352,16 @@ impl Bench {
             // So few envelopes need longer to say anything.
             time *= 4;
         }
+        // A doppler in service has a full log, so work that is about processor time is measured with one: a log that such
+        // a rate fills before the measuring begins.
+        let turnover = pace
+            .rate()
+            .is_some_and(|rate| (10_000.0..=50_000.0).contains(&rate));
+        let (log_mib, warmup) = if turnover && !self.effort.quick {
+            (32, Duration::from_secs(5))
+        } else {
+            (256, self.effort.warmup)
+        };
         Plan {
             target: Target::Start {
                 name: name.to_owned(),
@@ -362,9 +372,9 @@ impl Bench {
             pace,
             readers,
             windows: Windows::default(),
-            warmup: self.effort.warmup,
+            warmup,
             time,
-            log_bytes: 256 << 20,
+            log_bytes: log_mib << 20,
             stall: None,
             slow: None,
             quiet: None,

@@ -26,7 +26,7 @@ pub(super) struct SharedTransport(Arc<Shared>);
 
 /// Bytes that a connection may read before other tasks get their turn. When the processors are all busy this decides who
 /// gets them: a flood of input comes in pieces of this size, between which every reader may be served.
-const READ_PER_TURN: usize = 32 * 1024;
+const READ_PER_TURN: usize = 128 * 1024;
 
 struct Shared {
     transport: Mutex<Transport>,
