@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Instant;
 
-use loggregator_envelope::{Kind, KindSet};
+use loggregator_envelope::KindSet;
 use loggregator_log::{Cursor, Position, Reader, Slot, Tally, View};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -450,9 +450,4 @@ fn give(member: &Member, share: Ref) {
 pub(crate) fn insert_by_place(refs: &mut VecDeque<Ref>, r: Ref) {
     let at = refs.partition_point(|known| (known.ordinal, known.start) < (r.ordinal, r.start));
     refs.insert(at, r);
-}
-
-/// The kinds whose routing a deterministic name fixes.
-pub(crate) const fn is_routed(kind: Kind) -> bool {
-    matches!(kind, Kind::Counter | Kind::Gauge)
 }

@@ -9,14 +9,14 @@ const CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_XZ);
 /// The routing number of an envelope: the hash of a counter's name, the wrapping sum of the hashes of a gauge's metric
 /// names. `None` for the other kinds, which go to members in turn.
 pub(crate) fn route(frame: &Frame, entry: &Entry) -> Option<u64> {
-    if !super::group::is_routed(entry.kind()) {
-        return None;
-    }
-    let envelope = frame.envelope(entry);
     match entry.kind() {
-        Kind::Counter => envelope.counter().map(|counter| checksum(counter.name)),
+        Kind::Counter => frame
+            .envelope(entry)
+            .counter()
+            .map(|counter| checksum(counter.name)),
         Kind::Gauge => Some(
-            envelope
+            frame
+                .envelope(entry)
                 .gauge()
                 .fold(0u64, |sum, metric| sum.wrapping_add(checksum(metric.name))),
         ),
