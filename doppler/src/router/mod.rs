@@ -18,6 +18,7 @@ mod linger;
 mod member;
 mod notice;
 mod report;
+mod selection;
 mod selector;
 mod subscription;
 mod surveys;
