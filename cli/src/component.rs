@@ -102,7 +102,8 @@ pub fn traffic_controller(
         Ok(config) => config,
         Err(errors) => return Ok(refuse(&errors)),
     };
-    run(args.log, None, DRAIN, async |lifecycle| {
+    let drain = config.timing.drain_within + CLOSING;
+    run(args.log, None, drain, async |lifecycle| {
         traffic_controller::start(config, lifecycle)
             .await
             .context("cannot start the traffic controller")
@@ -110,8 +111,9 @@ pub fn traffic_controller(
     })
 }
 
-/// How long a stop may take where the component has no setting of its own.
-const DRAIN: Duration = Duration::from_secs(10);
+/// What a stop of the traffic controller may take beyond the time that its setting gives to clients: for close frames,
+/// and for the tasks around them.
+const CLOSING: Duration = Duration::from_secs(7);
 
 fn refuse(errors: &Errors) -> ExitCode {
     crate::output::tell(&format!(

@@ -58,11 +58,6 @@ impl Slot {
         self.offset
     }
 
-    /// When the frame was appended.
-    pub fn received_at(&self) -> Instant {
-        self.at
-    }
-
     /// The frame.
     pub fn frame(&self) -> &Frame {
         &self.frame
@@ -152,10 +147,5 @@ impl View<'_> {
     /// Frame bytes in memory: the most that a reader can be behind.
     pub fn retained(&self) -> u64 {
         self.bytes_from(self.tail())
-    }
-
-    /// Ordinal of the first frame that was received at `when` or later.
-    pub fn since(&self, when: Instant) -> u64 {
-        self.ring.base + self.ring.slots.partition_point(|slot| slot.at < when) as u64
     }
 }

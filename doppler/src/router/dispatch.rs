@@ -205,6 +205,12 @@ impl Selections {
         }
         // Nobody else: it waits for the subscription id to come back.
         let mut queue = from.queue.lock();
+        if queue.sealed {
+            let count = left.iter().map(|r| r.len()).sum();
+            from.counts.received.fetch_add(count, Ordering::Relaxed);
+            from.lost_unseen(count, Reason::Expired);
+            return wake;
+        }
         for r in left {
             from.counts.received.fetch_add(r.len(), Ordering::Relaxed);
             super::group::insert_by_place(&mut queue.selected, r);

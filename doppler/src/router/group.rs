@@ -40,6 +40,8 @@ struct State {
     /// Missed while nobody was there.
     missed: Tally,
     abandoned: Option<Instant>,
+    /// The grace period is over and all is counted: nobody can join any more.
+    expired: bool,
     /// Who left last: in its row stands what the grace period could not save.
     last: Option<Arc<Member>>,
 }
@@ -73,6 +75,7 @@ impl Group {
                 kinds: KindSet::EMPTY,
                 missed: Tally::default(),
                 abandoned: Some(Instant::now()),
+                expired: false,
                 last: None,
             }),
         })
@@ -146,6 +149,12 @@ impl Group {
         view: &View<'_>,
     ) -> SmallVec<[Waker; 4]> {
         let mut state = self.state.lock();
+        if state.expired {
+            let count = refs.iter().map(|r| r.len()).sum();
+            from.counts.received.fetch_add(count, Ordering::Relaxed);
+            from.lost_unseen(count, Reason::Expired);
+            return SmallVec::new();
+        }
         let wake = state.deal_again(refs, view, Some(from.id));
         self.note_oldest(&state);
         wake
@@ -216,7 +225,9 @@ impl Group {
     /// Counts what the group would still have delivered, now that its grace period is over.
     pub(crate) fn expire(&self, view: &View<'_>) {
         let tally = self.remainder(view);
-        if let Some(last) = &self.state.lock().last {
+        let mut state = self.state.lock();
+        state.expired = true;
+        if let Some(last) = &state.last {
             last.counts
                 .received
                 .fetch_add(tally.total(), Ordering::Relaxed);

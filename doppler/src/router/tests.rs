@@ -495,6 +495,24 @@ fn what_an_id_that_stays_away_would_have_got_is_counted() {
 }
 
 #[test]
+fn what_a_connection_gives_back_after_the_grace_period_is_counted() {
+    for selectors in [everything(), vec![of("app", logs())]] {
+        let router = Router::new(RouterConfig {
+            resume_grace: Duration::ZERO,
+            ..RouterConfig::default()
+        });
+        let mut first = subscribe(&router, "nozzle", selectors);
+        send(&router, (0..10).map(|n| log("app", n)).collect());
+        let undelivered = poll(&mut first, BUDGET).unwrap();
+        drop(first);
+        router.expire();
+        undelivered.receipt.settle(false);
+        assert_eq!(lost_total(&router, "grace_expired"), 10);
+        balanced(&router);
+    }
+}
+
+#[test]
 fn a_lapped_reader_is_told_how_much_of_what_it_missed() {
     let router = router(256 << 10);
     let mut slow = subscribe(&router, "slow", everything());
