@@ -14,15 +14,17 @@ const OPEN_WITHIN: Duration = Duration::from_millis(100);
 /// A subscription in the making.
 pub(crate) type Subscribing = Pin<Box<dyn Future<Output = Box<dyn Batches>> + Send>>;
 
-/// Something that can be subscribed to. The real one reads every doppler of a set; tests have their own.
-pub(crate) trait Upstream: Send + Sync + 'static {
+/// Something that can be subscribed to with requests of the form `R`: `SubscriptionRequest` for v1, `EgressBatchRequest` for
+/// v2. The real one reads every doppler of a set; tests have their own.
+pub(crate) trait Upstream<R>: Send + Sync + 'static {
     /// Starts a subscription. Never fails: what cannot be reached is tried again for as long as the subscription lives.
-    fn subscribe(&self, request: SubscriptionRequest) -> Subscribing;
+    fn subscribe(&self, request: R) -> Subscribing;
 }
 
 /// The merged stream of one subscription. Dropping it cancels the subscription at every doppler.
 pub(crate) trait Batches: Send + 'static {
-    /// The next encoded `plumbing.BatchResponse`, from whichever doppler has one; `None` when there will be no more.
+    /// The next encoded `plumbing.BatchResponse` (v1) or `EnvelopeBatch` (v2), from whichever doppler has one; `None` when
+    /// there will be no more.
     ///
     /// What is not polled for stays at the transport, whose window bounds it, and then at the doppler, which counts what
     /// it has to let go.
@@ -32,7 +34,7 @@ pub(crate) trait Batches: Send + 'static {
     fn close(self: Box<Self>) -> u64;
 }
 
-impl Upstream for DopplerSet {
+impl Upstream<SubscriptionRequest> for DopplerSet {
     fn subscribe(&self, request: SubscriptionRequest) -> Subscribing {
         let mut stream = V1Stream::open(self, &request);
         let dopplers = self.peers().len();

@@ -10,6 +10,7 @@ mod token_file;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 pub use credentials::Credentials;
 pub(crate) use credentials::{Plus, unescape};
@@ -35,16 +36,27 @@ pub enum Denied {
     Unavailable(String),
 }
 
-/// What [`AccessControl`] answers, when it has an answer.
-pub type Verdict<'a> = Pin<Box<dyn Future<Output = Result<(), Denied>> + Send + 'a>>;
+/// The bearer may read, and until when that is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// A stream that lives for longer must ask again by then, and end if it is denied. `None`: once is enough.
+    pub recheck_after: Option<Duration>,
+}
 
-/// Decides who may read what. Asked once per connection attempt; nothing is cached by the caller.
+/// What [`AccessControl`] answers, when it has an answer.
+pub type Verdict<'a> = Pin<Box<dyn Future<Output = Result<Allowed, Denied>> + Send + 'a>>;
+
+/// Decides who may read what. Asked once per connection attempt, and again by long streams when the answer says so; nothing
+/// is cached by the caller.
 pub trait AccessControl: fmt::Debug + Send + Sync + 'static {
     /// May the bearer read the firehose, that is everything?
     fn firehose<'a>(&'a self, who: &'a Credentials) -> Verdict<'a>;
 
     /// May the bearer read the stream of this application?
     fn app_stream<'a>(&'a self, app_id: &'a str, who: &'a Credentials) -> Verdict<'a>;
+
+    /// May the bearer read what these sources say, or, when there are none, everything? The HTTP gateway's question.
+    fn sources<'a>(&'a self, source_ids: &'a [String], who: &'a Credentials) -> Verdict<'a>;
 }
 
 /// No access control: everybody may read everything, whatever the application's id looks like.
@@ -53,10 +65,14 @@ pub struct Open;
 
 impl AccessControl for Open {
     fn firehose<'a>(&'a self, _: &'a Credentials) -> Verdict<'a> {
-        Box::pin(std::future::ready(Ok(())))
+        Box::pin(std::future::ready(Ok(Allowed::default())))
     }
 
     fn app_stream<'a>(&'a self, _: &'a str, _: &'a Credentials) -> Verdict<'a> {
-        Box::pin(std::future::ready(Ok(())))
+        Box::pin(std::future::ready(Ok(Allowed::default())))
+    }
+
+    fn sources<'a>(&'a self, _: &'a [String], _: &'a Credentials) -> Verdict<'a> {
+        Box::pin(std::future::ready(Ok(Allowed::default())))
     }
 }

@@ -25,7 +25,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{AccessControl, Credentials, Denied, Verdict};
+use super::{AccessControl, Allowed, Credentials, Denied, Verdict};
 
 /// The scope that opens the firehose.
 const FIREHOSE: &str = "doppler.firehose";
@@ -152,13 +152,13 @@ impl TokenFile {
         token: Option<&[u8]>,
         allows: impl Fn(&Grant) -> bool,
         otherwise: Denied,
-    ) -> Result<(), Denied> {
+    ) -> Result<Allowed, Denied> {
         let token = token.ok_or(Denied::NoToken)?;
         let mut found = Err(Denied::Refused);
         for grant in self.tokens.load().iter() {
             if same(token, &grant.token) {
                 found = if allows(grant) {
-                    Ok(())
+                    Ok(Allowed::default())
                 } else {
                     Err(otherwise.clone())
                 };
@@ -177,6 +177,16 @@ impl AccessControl for TokenFile {
     /// Who may read the firehose may read every application. The id need not be a GUID: it names what the file names.
     fn app_stream<'a>(&'a self, app_id: &'a str, who: &'a Credentials) -> Verdict<'a> {
         let allows = |grant: &Grant| grant.firehose || grant.apps.contains(app_id);
+        let verdict = self.judge(who.app_token(), allows, Denied::NotFound);
+        Box::pin(std::future::ready(verdict))
+    }
+
+    /// Who may not read the firehose may read those of its applications that it names.
+    fn sources<'a>(&'a self, source_ids: &'a [String], who: &'a Credentials) -> Verdict<'a> {
+        let allows = |grant: &Grant| {
+            let listed = || source_ids.iter().all(|id| grant.apps.contains(id));
+            grant.firehose || (!source_ids.is_empty() && listed())
+        };
         let verdict = self.judge(who.app_token(), allows, Denied::NotFound);
         Box::pin(std::future::ready(verdict))
     }
@@ -297,9 +307,18 @@ mod tests {
         let none = Credentials::from_headers(&http::HeaderMap::new());
 
         assert_eq!(file.firehose(&none).await, Err(Denied::NoToken));
-        assert_eq!(file.firehose(&bearer("bearer admin")).await, Ok(()));
-        assert_eq!(file.firehose(&bearer("admin")).await, Ok(()));
-        assert_eq!(file.firehose(&bearer("bearer both")).await, Ok(()));
+        assert_eq!(
+            file.firehose(&bearer("bearer admin")).await,
+            Ok(Allowed::default())
+        );
+        assert_eq!(
+            file.firehose(&bearer("admin")).await,
+            Ok(Allowed::default())
+        );
+        assert_eq!(
+            file.firehose(&bearer("bearer both")).await,
+            Ok(Allowed::default())
+        );
         assert_eq!(
             file.firehose(&bearer("Bearer admin")).await,
             Err(Denied::Refused)
@@ -328,7 +347,7 @@ mod tests {
         );
         assert_eq!(
             file.app_stream("app-2", &bearer("Bearer shop")).await,
-            Ok(())
+            Ok(Allowed::default())
         );
         assert_eq!(
             file.app_stream("app-3", &bearer("bearer shop")).await,
@@ -336,7 +355,7 @@ mod tests {
         );
         assert_eq!(
             file.app_stream("anything", &bearer("bearer admin")).await,
-            Ok(())
+            Ok(Allowed::default())
         );
     }
 
@@ -387,14 +406,20 @@ mod tests {
             }
         };
         until(|(good, _)| good > 0, "two doppler.firehose\n").await;
-        assert_eq!(file.firehose(&bearer("bearer two")).await, Ok(()));
+        assert_eq!(
+            file.firehose(&bearer("bearer two")).await,
+            Ok(Allowed::default())
+        );
         assert_eq!(
             file.firehose(&bearer("bearer one")).await,
             Err(Denied::Refused)
         );
 
         until(|(_, bad)| bad > 0, "two\n").await;
-        assert_eq!(file.firehose(&bearer("bearer two")).await, Ok(()));
+        assert_eq!(
+            file.firehose(&bearer("bearer two")).await,
+            Ok(Allowed::default())
+        );
 
         stop.cancel();
         watch.await.unwrap();

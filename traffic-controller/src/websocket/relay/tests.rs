@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::accounts::{Accounts, Endpoint, Identity};
+use crate::accounts::{Accounts, Identity};
+use crate::websocket::{FIREHOSE, PROGRAM};
 
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
@@ -87,12 +88,12 @@ async fn rig_over<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 ) -> Rig {
     let (dopplers, batches) = mpsc::unbounded_channel();
     let (left_sender, left) = oneshot::channel();
-    let accounts = Accounts::new("test".to_owned(), 10);
+    let accounts = Accounts::new(PROGRAM, "test".to_owned(), 10);
     let account = accounts.open(Identity {
         id: "s".to_owned(),
         peer: "peer".to_owned(),
         selector: "firehose".to_owned(),
-        endpoint: Endpoint::Firehose,
+        endpoint: FIREHOSE,
     });
     let stop = CancellationToken::new();
     let slow = Arc::new(AtomicUsize::new(0));

@@ -9,9 +9,10 @@ use loggregator_net::{ClientTls, ServerTls};
 use loggregator_service::metrics::{Metrics, Samples, names};
 
 use crate::access::TokenFile;
-use crate::accounts::{Accounts, Endpoint};
-use crate::front::Requests;
-use crate::relay::End;
+use crate::accounts::Accounts;
+use crate::websocket::PROGRAM;
+use crate::websocket::front::Requests;
+use crate::websocket::relay::End;
 
 const LISTENER: &[(&str, &str)] = &[("listener", "websocket")];
 
@@ -114,8 +115,8 @@ fn collect_accounts(samples: &mut Samples, accounts: &Accounts) {
         &[("reason", "malformed_batch")],
         read(&totals.malformed_batches),
     );
-    for endpoint in Endpoint::ALL {
-        let (sums, label) = (totals.of(endpoint), ("endpoint", endpoint.name()));
+    for (endpoint, name) in PROGRAM.endpoints.iter().enumerate() {
+        let (sums, label) = (totals.of(endpoint), ("endpoint", *name));
         samples.counter(&names::TC_EGRESS, &[label], read(&sums.egress));
         samples.counter(&names::TC_EGRESS_BYTES, &[label], read(&sums.egress_bytes));
         samples.counter(
@@ -126,12 +127,9 @@ fn collect_accounts(samples: &mut Samples, accounts: &Accounts) {
         samples.gauge_count(&names::TC_CLIENTS, &[label], read(&sums.clients));
         for end in End::ALL {
             let labels = [label, ("reason", end.name())];
-            samples.counter(
-                &names::TC_DROPPED,
-                &labels,
-                read(&sums.dropped[end as usize]),
-            );
-            samples.counter(&names::TC_CLOSED, &labels, read(&sums.ended[end as usize]));
+            let ended = sums.reason(end.name());
+            samples.counter(&names::TC_DROPPED, &labels, ended.dropped);
+            samples.counter(&names::TC_CLOSED, &labels, ended.subscriptions);
         }
     }
 }

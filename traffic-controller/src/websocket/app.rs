@@ -21,10 +21,11 @@ use tracing::info;
 
 use crate::access::{AccessControl, Open, TokenFile, TokenFileError};
 use crate::accounts::Accounts;
-use crate::config::{Access, Config};
-use crate::front::{Door, Front, Requests};
-use crate::metrics::{self, Sources};
-use crate::self_metrics::{SelfMetrics, SlowConsumers};
+use crate::websocket::PROGRAM;
+use crate::websocket::config::{Access, Config};
+use crate::websocket::front::{Door, Front, Requests};
+use crate::websocket::metrics::{self, Sources};
+use crate::websocket::self_metrics::{SelfMetrics, SlowConsumers};
 
 /// Subscriptions that are over and still listed one by one in the ledger; older ones are listed as their sum.
 const CLOSED_KEPT: usize = 1000;
@@ -104,7 +105,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
     );
 
     let dopplers = dopplers(&config, &client_tls, lifecycle).await;
-    let accounts = Accounts::new(addr.to_string(), CLOSED_KEPT);
+    let accounts = Accounts::new(PROGRAM, addr.to_string(), CLOSED_KEPT);
     let requests = Arc::new(Requests::default());
     let slow_consumers = self_metrics(&config, &client_tls, &accounts, lifecycle);
 

@@ -30,8 +30,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::warn;
 
 use crate::accounts::Account;
-use crate::records::Records;
 use crate::upstream::Batches;
+use crate::websocket::records::Records;
 pub(crate) use end::End;
 use keepalive::{Duty, KeepAlive};
 use line::Counted;
@@ -493,6 +493,6 @@ impl<L: Line> Relay<L> {
         if envelopes > 0 {
             self.account.delivered(envelopes, bytes);
         }
-        self.account.ended(end);
+        self.account.ended(end.name());
     }
 }

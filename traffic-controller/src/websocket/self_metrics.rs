@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::accounts::{Accounts, Endpoint};
+use crate::websocket::{FIREHOSE, STREAM};
 
 /// The source id of everything here.
 const SOURCE_ID: &str = "traffic_controller";
@@ -84,8 +85,8 @@ const COUNTERS: [(&str, Option<(&str, &str)>); 4] = [
 ];
 
 const GAUGES: [(&str, Endpoint); 2] = [
-    ("doppler_proxy.firehoses", Endpoint::Firehose),
-    ("doppler_proxy.app_streams", Endpoint::Stream),
+    ("doppler_proxy.firehoses", FIREHOSE),
+    ("doppler_proxy.app_streams", STREAM),
 ];
 
 impl SelfMetrics {
@@ -186,12 +187,15 @@ fn totals(accounts: &Accounts) -> [u64; COUNTERS.len()] {
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let totals = &accounts.totals;
     let sum = |of: fn(&crate::accounts::Sums) -> &AtomicU64| {
-        Endpoint::ALL.map(|e| read(of(totals.of(e)))).iter().sum()
+        [FIREHOSE, STREAM]
+            .map(|e| read(of(totals.of(e))))
+            .iter()
+            .sum()
     };
     [
         read(&totals.ingress),
-        read(&totals.of(Endpoint::Firehose).egress),
-        read(&totals.of(Endpoint::Stream).egress),
+        read(&totals.of(FIREHOSE).egress),
+        read(&totals.of(STREAM).egress),
         sum(|sums| &sums.slow_consumers),
     ]
 }
@@ -358,8 +362,8 @@ mod tests {
 
     #[test]
     fn counters_are_sums_over_both_endpoints_where_there_is_one_name() {
-        let accounts = Accounts::new(String::new(), 1);
-        for endpoint in Endpoint::ALL {
+        let accounts = Accounts::new(crate::websocket::PROGRAM, String::new(), 1);
+        for endpoint in [FIREHOSE, STREAM] {
             accounts
                 .totals
                 .of(endpoint)
@@ -368,7 +372,7 @@ mod tests {
         }
         accounts
             .totals
-            .of(Endpoint::Stream)
+            .of(STREAM)
             .egress
             .fetch_add(5, Ordering::Relaxed);
         assert_eq!(totals(&accounts), [0, 0, 5, 4]);

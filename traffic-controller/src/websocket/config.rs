@@ -9,7 +9,7 @@ use std::time::Duration;
 use loggregator_net::TlsFiles;
 use loggregator_service::config::{ByteSize, Env, Errors, Layered, Reader, Setting};
 
-use crate::relay::Timing;
+use crate::websocket::relay::Timing;
 
 /// Every setting of the program, with its default. Names that the Go traffic controller knows are kept.
 pub const SETTINGS: &[Setting] = &[

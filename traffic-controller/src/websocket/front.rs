@@ -9,6 +9,7 @@ use std::sync::Arc;
 use http::header::HeaderName;
 use http::{HeaderMap, StatusCode};
 use loggregator_net::http::{Handler, Request, Response};
+use loggregator_proto::plumbing::SubscriptionRequest;
 use loggregator_service::Lifecycle;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,12 +18,13 @@ use tracing::{debug, info, warn};
 
 use crate::access::{AccessControl, Credentials, Denied};
 use crate::accounts::{Accounts, Endpoint, Identity};
-use crate::relay::{ClientLine, Relay, Timing};
-use crate::self_metrics::{SlowConsumer, SlowConsumers};
 use crate::upstream::{Batches, Upstream};
-use crate::web::answers::{self, Answer};
-use crate::web::handshake;
-use crate::web::routes::Route;
+use crate::websocket::relay::{ClientLine, Relay, Timing};
+use crate::websocket::self_metrics::{SlowConsumer, SlowConsumers};
+use crate::websocket::web::answers::{self, Answer};
+use crate::websocket::web::handshake;
+use crate::websocket::web::routes::Route;
+use crate::websocket::{FIREHOSE, PROGRAM, STREAM};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -48,7 +50,7 @@ impl Requests {
 /// What every request needs.
 pub(crate) struct Front {
     pub(crate) access: Arc<dyn AccessControl>,
-    pub(crate) upstream: Arc<dyn Upstream>,
+    pub(crate) upstream: Arc<dyn Upstream<SubscriptionRequest>>,
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) requests: Arc<Requests>,
     pub(crate) slots: Arc<Semaphore>,
@@ -73,21 +75,15 @@ impl Handler for Door {
         Box::pin(async move {
             let route = Route::of(request.uri());
             let endpoint = match &route {
-                Route::Firehose { .. } => Endpoint::Firehose.name(),
-                Route::App { .. } => Endpoint::Stream.name(),
+                Route::Firehose { .. } => PROGRAM.endpoints[FIREHOSE],
+                Route::App { .. } => PROGRAM.endpoints[STREAM],
                 Route::Moved(_) | Route::NotFound | Route::Malformed => "other",
             };
             let answer = match &route {
                 Route::Firehose { id, .. } => {
-                    front
-                        .stream(request, peer, &route, id, Endpoint::Firehose)
-                        .await
+                    front.stream(request, peer, &route, id, FIREHOSE).await
                 }
-                Route::App { id } => {
-                    front
-                        .stream(request, peer, &route, id, Endpoint::Stream)
-                        .await
-                }
+                Route::App { id } => front.stream(request, peer, &route, id, STREAM).await,
                 Route::Moved(location) => answers::moved(location),
                 Route::NotFound => answers::not_found(),
                 Route::Malformed => answers::malformed(),
@@ -109,15 +105,16 @@ impl Front {
         endpoint: Endpoint,
     ) -> Answer {
         let who = Credentials::from_headers(request.headers());
-        let verdict = match endpoint {
-            Endpoint::Firehose => self.access.firehose(&who).await,
-            Endpoint::Stream => self.access.app_stream(id, &who).await,
+        let verdict = if endpoint == FIREHOSE {
+            self.access.firehose(&who).await
+        } else {
+            self.access.app_stream(id, &who).await
         };
         if let Err(why) = verdict {
             if let Denied::Unavailable(_) = &why {
-                warn!(%peer, endpoint = endpoint.name(), %why, "access could not be checked");
+                warn!(%peer, endpoint = PROGRAM.endpoints[endpoint], %why, "access could not be checked");
             } else {
-                info!(%peer, endpoint = endpoint.name(), %why, "access denied");
+                info!(%peer, endpoint = PROGRAM.endpoints[endpoint], %why, "access denied");
             }
             return answers::denied(route, &why);
         }

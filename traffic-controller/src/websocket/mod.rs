@@ -1,0 +1,33 @@
+//! The traffic controller proper: v1 envelopes to people and nozzles, over WebSockets.
+//!
+//! The front door answers what is no stream, asks for access, limits how many streams there are, and upgrades the
+//! connection. The relay then takes a batch when the client's line is free and gives each payload, a v1 envelope that is
+//! never decoded, to the WebSocket as one binary message; it pings, listens for the end, and cuts a client that does not
+//! read.
+
+use crate::accounts::{Endpoint, Program};
+
+mod app;
+mod config;
+mod front;
+mod metrics;
+mod records;
+mod relay;
+mod self_metrics;
+mod web;
+
+pub use app::{Error, Running, start};
+pub use config::{Access, Config, SETTINGS, TrafficControllerArgs};
+pub use relay::Timing;
+
+/// This program in the ledger.
+const PROGRAM: Program = Program {
+    component: "traffic-controller",
+    api: "websocket",
+    endpoints: &["firehose", "stream"],
+};
+
+/// `/firehose/{subscription-id}`.
+const FIREHOSE: Endpoint = 0;
+/// `/apps/{app-id}/stream`.
+const STREAM: Endpoint = 1;
