@@ -133,11 +133,13 @@ static CONTROL: OnceLock<Control> = OnceLock::new();
 /// When the filter cannot be understood or the process already logs.
 pub fn init(config: &Config) -> Result<Guard, Error> {
     let (filter, handle) = reload::Layer::new(parse_filter(&config.filter)?);
-    let (queue, guard) = writer::start(std::io::stderr()).map_err(Error::Thread)?;
     let rate = Arc::new(RateLimit::new(config.burst, config.window));
+    // Before the writer's thread: the local time zone can only be asked for while there is one thread.
+    let form = format::Lines::new(config.format, Arc::clone(&rate));
+    let (queue, guard) = writer::start(std::io::stderr()).map_err(Error::Thread)?;
     tracing_subscriber::registry()
         .with(filter)
-        .with(lines(config, queue.clone(), Arc::clone(&rate)))
+        .with(lines(form, config, queue.clone(), Arc::clone(&rate)))
         .try_init()
         .map_err(Error::AlreadySet)?;
     CONTROL
@@ -190,6 +192,7 @@ impl Control {
 
 /// The layer that formats, limits and writes.
 fn lines<S>(
+    form: format::Lines,
     config: &Config,
     queue: writer::Queue,
     rate: Arc<RateLimit>,
@@ -199,7 +202,7 @@ where
 {
     fmt::layer()
         .with_writer(queue)
-        .event_format(format::Lines::new(config.format, Arc::clone(&rate)))
+        .event_format(form)
         .with_ansi(matches!(config.format, Format::Text { color: true }))
         .with_filter(rate::Admit(rate))
 }

@@ -33,7 +33,12 @@ fn logged(config: &Config, log: impl FnOnce()) -> String {
     let rate = Arc::new(RateLimit::new(config.burst, config.window));
     let subscriber = tracing_subscriber::registry()
         .with(parse_filter(&config.filter).unwrap())
-        .with(lines(config, queue, rate));
+        .with(lines(
+            format::Lines::new(config.format, Arc::clone(&rate)),
+            config,
+            queue,
+            rate,
+        ));
     tracing::subscriber::with_default(subscriber, log);
     drop(guard);
     captured.text()

@@ -1,0 +1,5 @@
+//! `trafficcontroller`: a traffic controller, configured as the platform's Go program is.
+
+fn main() -> std::process::ExitCode {
+    loggregator_cli::drop_in::traffic_controller()
+}

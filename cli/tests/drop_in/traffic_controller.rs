@@ -1,0 +1,236 @@
+//! `trafficcontroller`.
+
+use crate::process::{Process, Vars, get, run, with, without};
+use loggregator_testkit::Certs;
+use rustix::process::Signal;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+const TRAFFIC_CONTROLLER: &str = env!("CARGO_BIN_EXE_trafficcontroller");
+
+/// The environment of the platform's integration tests, in full.
+fn vars(certs: &Certs) -> Vars {
+    let tls = certs.tls("trafficcontroller");
+    let [ca, cert, key] = [tls.ca, tls.cert, tls.key].map(|path| path.to_str().unwrap().to_owned());
+    [
+        ("USE_RFC339", "false"),
+        ("TRAFFIC_CONTROLLER_SECURITY_EVENT_LOG", ""),
+        ("TRAFFIC_CONTROLLER_IP", "127.0.0.1"),
+        ("TRAFFIC_CONTROLLER_API_HOST", "http://127.0.0.1:65530"),
+        ("TRAFFIC_CONTROLLER_UAA_HOST", "http://127.0.0.1:65531"),
+        ("TRAFFIC_CONTROLLER_OUTGOING_DROPSONDE_PORT", "0"),
+        ("TRAFFIC_CONTROLLER_PPROF_PORT", "0"),
+        ("TRAFFIC_CONTROLLER_OUTGOING_CERT_FILE", &cert),
+        ("TRAFFIC_CONTROLLER_OUTGOING_KEY_FILE", &key),
+        ("ROUTER_CERT_FILE", &cert),
+        ("ROUTER_KEY_FILE", &key),
+        ("ROUTER_CA_FILE", &ca),
+        ("CC_CERT_FILE", &cert),
+        ("CC_KEY_FILE", &key),
+        ("CC_CA_FILE", &ca),
+        ("CC_SERVER_NAME", "cloud-controller"),
+        ("TRAFFIC_CONTROLLER_UAA_CA_CERT", &ca),
+        ("TRAFFIC_CONTROLLER_SYSTEM_DOMAIN", "vcap.me"),
+        ("TRAFFIC_CONTROLLER_SKIP_CERT_VERIFY", "true"),
+        ("TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL", "true"),
+        ("TRAFFIC_CONTROLLER_UAA_CLIENT", "bob"),
+        ("TRAFFIC_CONTROLLER_UAA_CLIENT_SECRET", "yourUncle"),
+        ("TRAFFIC_CONTROLLER_METRIC_EMITTER_INTERVAL", "0s"),
+        ("ROUTER_ADDRS", "127.0.0.1:1, 127.0.0.1:2"),
+        ("AGENT_GRPC_ADDRESS", "localhost:37474"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+const REPORT: &str = "\
+FIELD NAME:                   TYPE:          ENV:                                        REQUIRED:  VALUE:
+Config.IP                     string         TRAFFIC_CONTROLLER_IP                       false      (OMITTED)
+Config.ApiHost                string         TRAFFIC_CONTROLLER_API_HOST                 false      (OMITTED)
+Config.OutgoingDropsondePort  uint32         TRAFFIC_CONTROLLER_OUTGOING_DROPSONDE_PORT  false      (OMITTED)
+Config.OutgoingCertFile       string         TRAFFIC_CONTROLLER_OUTGOING_CERT_FILE       false      (OMITTED)
+Config.OutgoingKeyFile        string         TRAFFIC_CONTROLLER_OUTGOING_KEY_FILE        false      (OMITTED)
+Config.SystemDomain           string         TRAFFIC_CONTROLLER_SYSTEM_DOMAIN            false      (OMITTED)
+Config.SkipCertVerify         bool           TRAFFIC_CONTROLLER_SKIP_CERT_VERIFY         false      (OMITTED)
+Config.UaaHost                string         TRAFFIC_CONTROLLER_UAA_HOST                 false      (OMITTED)
+Config.UaaCACert              string         TRAFFIC_CONTROLLER_UAA_CA_CERT              false      (OMITTED)
+Config.UaaClient              string         TRAFFIC_CONTROLLER_UAA_CLIENT               false      (OMITTED)
+Config.UaaClientSecret        string         TRAFFIC_CONTROLLER_UAA_CLIENT_SECRET        false      (OMITTED)
+Config.SecurityEventLog       string         TRAFFIC_CONTROLLER_SECURITY_EVENT_LOG       false      (OMITTED)
+Config.PProfPort              uint32         TRAFFIC_CONTROLLER_PPROF_PORT               false      (OMITTED)
+Config.MetricEmitterInterval  time.Duration  TRAFFIC_CONTROLLER_METRIC_EMITTER_INTERVAL  false      (OMITTED)
+Config.DisableAccessControl   bool           TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL   false      (OMITTED)
+Config.RouterAddrs            []string       ROUTER_ADDRS                                false      (OMITTED)
+CCTLSClientConfig.CertFile    string         CC_CERT_FILE                                false      (OMITTED)
+CCTLSClientConfig.KeyFile     string         CC_KEY_FILE                                 false      (OMITTED)
+CCTLSClientConfig.CAFile      string         CC_CA_FILE                                  false      (OMITTED)
+CCTLSClientConfig.ServerName  string         CC_SERVER_NAME                              false      (OMITTED)
+Agent.GRPCAddress             string         AGENT_GRPC_ADDRESS                          false      (OMITTED)
+GRPC.CAFile                   string         ROUTER_CA_FILE                              false      (OMITTED)
+GRPC.CertFile                 string         ROUTER_CERT_FILE                            false      (OMITTED)
+GRPC.KeyFile                  string         ROUTER_KEY_FILE                             false      (OMITTED)
+Config.UseRFC339              bool           USE_RFC339                                  false      (OMITTED)
+";
+
+/// Scenario: the environment of the platform's tests; then SIGTERM, as the deployment's drain script sends it.
+/// Guarantee: report and announcements; an end within the script's 5 s, with code 0.
+#[test]
+fn it_starts_as_the_platform_s_tests_start_it_and_drains_in_time() {
+    let certs = Certs::generate().unwrap();
+    let mut controller = Process::start(TRAFFIC_CONTROLLER, &vars(&certs));
+    let (ws, pprof) = (controller.port("ws"), controller.port("pprof"));
+    assert!(
+        get(pprof, "/debug/pprof/")
+            .0
+            .starts_with("HTTP/1.1 200 OK\r\n")
+    );
+    let asked = Instant::now();
+    controller.signal(Signal::TERM);
+    let ended = controller.end();
+    assert!(
+        asked.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        asked.elapsed()
+    );
+    assert_eq!(
+        (ended.code, ended.output.as_str()),
+        (Some(0), ""),
+        "{}",
+        ended.errors
+    );
+    let log = ended
+        .errors
+        .strip_prefix(REPORT)
+        .unwrap_or_else(|| panic!("{}", ended.errors));
+    for line in [
+        "Startup: Setting up the loggregator traffic controller",
+        "Event from finder: {GRPCDopplers:[127.0.0.1:1 127.0.0.1:2]}",
+        "adding doppler 127.0.0.1:1",
+        "adding doppler 127.0.0.1:2",
+        &format!("ws bound to: [::]:{ws}"),
+        &format!("pprof bound to: 127.0.0.1:{pprof}"),
+        "Shutting down",
+    ] {
+        assert!(
+            log.contains(&format!(" {line}\n")),
+            "{line} is missing in {log}"
+        );
+    }
+}
+
+/// Guarantee: each mistake has the Go program's text and exit code.
+#[test]
+fn every_mistake_has_its_text_and_its_exit_code() {
+    let certs = Certs::generate().unwrap();
+    let missing = "failed to load keypair: open /nowhere: no such file or directory";
+    let no_ca = "failed to read certificate(s) at path \"\": open : no such file or directory";
+    let cases: &[(&str, &str, String, i32)] = &[
+        (
+            "TRAFFIC_CONTROLLER_SYSTEM_DOMAIN",
+            "",
+            "Unable to load config: need system domain in order to create the proxies".into(),
+            2,
+        ),
+        ("TRAFFIC_CONTROLLER_IP", "", "Unable to load config: need IP address for access logging".into(), 2),
+        ("ROUTER_CA_FILE", "", "Unable to load config: invalid router config, no GRPC.CAFile provided".into(), 2),
+        ("ROUTER_CERT_FILE", "", "Unable to load config: invalid router config, no GRPC.CertFile provided".into(), 2),
+        ("ROUTER_KEY_FILE", "", "Unable to load config: invalid router config, no GRPC.KeyFile provided".into(), 2),
+        ("TRAFFIC_CONTROLLER_UAA_CLIENT_SECRET", "", "Unable to load config: missing UAA client secret".into(), 2),
+        ("TRAFFIC_CONTROLLER_UAA_CA_CERT", "", "Unable to load config: missing UAA CA certificate".into(), 2),
+        (
+            "TRAFFIC_CONTROLLER_METRIC_EMITTER_INTERVAL",
+            "5",
+            "Unable to load config: time: missing unit in duration \"5\" (TRAFFIC_CONTROLLER_METRIC_EMITTER_INTERVAL)".into(),
+            2,
+        ),
+        (
+            "TRAFFIC_CONTROLLER_PPROF_PORT",
+            "abc",
+            "Unable to load config: strconv.ParseUint: parsing \"abc\": invalid syntax (TRAFFIC_CONTROLLER_PPROF_PORT)".into(),
+            2,
+        ),
+        ("ROUTER_CERT_FILE", "/nowhere", format!("Could not use GRPC creds for server: {missing}"), 1),
+        ("CC_CERT_FILE", "/nowhere", format!("Unable to create CC HTTP Client: {missing}"), 1),
+        ("CC_CA_FILE", "", format!("Unable to create CC HTTP Client: {no_ca}"), 1),
+        ("TRAFFIC_CONTROLLER_OUTGOING_CERT_FILE", "/nowhere", missing.into(), 1),
+        ("TRAFFIC_CONTROLLER_OUTGOING_DROPSONDE_PORT", "65536", "listen tcp: address 65536: invalid port".into(), 1),
+    ];
+    for (name, value, text, exit) in cases {
+        let ended = run(
+            TRAFFIC_CONTROLLER,
+            &with(&vars(&certs), &[(name, value)]),
+            &[],
+        );
+        assert_eq!(ended.lines()[0], *text, "{name}");
+        assert_eq!(
+            (ended.code, ended.output.as_str()),
+            (Some(*exit), ""),
+            "{name}"
+        );
+    }
+    // Without a UAA the certificate is still loaded.
+    let vars = with(
+        &vars(&certs),
+        &[
+            ("TRAFFIC_CONTROLLER_UAA_HOST", ""),
+            ("TRAFFIC_CONTROLLER_UAA_CA_CERT", ""),
+        ],
+    );
+    let ended = run(TRAFFIC_CONTROLLER, &vars, &[]);
+    assert_eq!(
+        ended.lines(),
+        [format!("Unable to create UAA HTTP Client: {no_ca}")]
+    );
+    assert_eq!(ended.code, Some(1));
+}
+
+/// Guarantee: everything that is wrong is told at once, in the Go program's order.
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    let vars = with(
+        &Vars::new(),
+        &[("TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL", "true")],
+    );
+    let ended = run(TRAFFIC_CONTROLLER, &vars, &[]);
+    let no_ca = "failed to read certificate(s) at path \"\": open : no such file or directory";
+    let no_pair = "failed to load keypair: open : no such file or directory";
+    assert_eq!(
+        ended.lines(),
+        [
+            "Unable to load config: need system domain in order to create the proxies".to_owned(),
+            "Unable to load config: need IP address for access logging".to_owned(),
+            "Unable to load config: invalid router config, no GRPC.CAFile provided".to_owned(),
+            "Unable to load config: invalid router config, no GRPC.CertFile provided".to_owned(),
+            "Unable to load config: invalid router config, no GRPC.KeyFile provided".to_owned(),
+            "Unable to load config: missing UAA client secret".to_owned(),
+            format!("Unable to create UAA HTTP Client: {no_ca}"),
+            format!("Unable to create CC HTTP Client: {no_ca}"),
+            no_pair.to_owned(),
+        ]
+    );
+    assert_eq!(ended.code, Some(2));
+}
+
+/// Guarantee: a port that somebody else has ends it, and nothing of the secret is shown.
+#[test]
+fn a_port_that_is_taken_ends_it() {
+    let certs = Certs::generate().unwrap();
+    let taken = TcpListener::bind("[::]:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let vars = with(
+        &vars(&certs),
+        &[("TRAFFIC_CONTROLLER_OUTGOING_DROPSONDE_PORT", &port)],
+    );
+    let ended = run(TRAFFIC_CONTROLLER, &without(&vars, &["ROUTER_ADDRS"]), &[]);
+    let line = format!(" listen tcp :{port}: bind: address already in use\n");
+    assert!(ended.errors.ends_with(&line), "{}", ended.errors);
+    assert!(
+        ended
+            .errors
+            .contains(" Event from finder: {GRPCDopplers:[]}\n"),
+        "{}",
+        ended.errors
+    );
+    assert!(!ended.errors.contains("yourUncle"));
+    assert_eq!(ended.code, Some(1));
+}
