@@ -1,6 +1,6 @@
 //! What became of every envelope: the ledger of each of the programs here.
 //!
-//! An envelope counts as *received* when its batch was taken from a doppler's stream, as *delivered* when its last byte was
+//! An envelope counts as *received* when its batch was taken from a subscription, as *delivered* when its last byte was
 //! taken by the client's connection, and as *dropped*, with the reason for which the connection ended, when it was received
 //! and never delivered. While a connection that has its stream to itself is open nothing is dropped here: a client that falls
 //! behind stops the reading from the dopplers, and they count what they let go. Where several share a stream, the one that
@@ -18,6 +18,9 @@ const MALFORMED: &str = "malformed_batch";
 
 /// The reason of what was not delivered when nothing else is known: the process stopped.
 const STOPPED: &str = "shutdown";
+
+/// The reason of what a reader of a shared subscription was too slow for.
+pub(crate) const SHARED_BEHIND: &str = "shared_behind";
 
 /// What a program calls itself and what it serves.
 #[derive(Debug, Clone, Copy)]
@@ -101,6 +104,8 @@ pub(crate) struct Account {
     identity: Identity,
     counts: Arc<Counts>,
     accounts: Arc<Accounts>,
+    /// What it receives was counted as the program's ingress when it came from the dopplers.
+    shared: bool,
     end: &'static str,
 }
 
@@ -130,10 +135,15 @@ impl Account {
     /// Envelopes came from the dopplers.
     pub(crate) fn received(&self, envelopes: u64) {
         self.counts.received.fetch_add(envelopes, Ordering::Release);
-        self.accounts
-            .totals
-            .ingress
-            .fetch_add(envelopes, Ordering::Relaxed);
+        if !self.shared {
+            self.accounts.arrived(envelopes, false);
+        }
+    }
+
+    /// Envelopes came from the dopplers that this reader of a shared subscription was too slow for.
+    pub(crate) fn missed(&self, envelopes: u64) {
+        self.received(envelopes);
+        self.lost(SHARED_BEHIND, envelopes);
     }
 
     /// Envelopes went to the client.
@@ -147,10 +157,6 @@ impl Account {
     }
 
     /// Of the envelopes received, these will not go to the client although its subscription goes on.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "shared subscriptions are to come")
-    )]
     pub(crate) fn lost(&self, reason: &'static str, envelopes: u64) {
         *self.counts.lost.lock().entry(reason).or_default() += envelopes;
         self.sums().add(reason, envelopes, 0);
@@ -158,10 +164,9 @@ impl Account {
 
     /// A batch was not a well-formed message.
     pub(crate) fn malformed_batch(&self) {
-        self.accounts
-            .totals
-            .malformed_batches
-            .fetch_add(1, Ordering::Relaxed);
+        if !self.shared {
+            self.accounts.arrived(0, true);
+        }
     }
 
     /// The client was found not to read.
@@ -262,8 +267,19 @@ impl Accounts {
         })
     }
 
-    /// Opens an account.
-    pub(crate) fn open(self: &Arc<Self>, identity: Identity) -> Account {
+    /// So many envelopes came from the dopplers, in a batch whose rest may have been malformed.
+    pub(crate) fn arrived(&self, envelopes: u64, malformed: bool) {
+        let totals = &self.totals;
+        totals.ingress.fetch_add(envelopes, Ordering::Relaxed);
+        if malformed {
+            totals.malformed_batches.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Opens an account. `shared`: whether its stream is one that others may read too, see [`Batches::is_shared`].
+    ///
+    /// [`Batches::is_shared`]: crate::upstream::Batches::is_shared
+    pub(crate) fn open(self: &Arc<Self>, identity: Identity, shared: bool) -> Account {
         let counts = Arc::new(Counts::default());
         let mut book = self.book.lock();
         let key = book.next;
@@ -279,6 +295,7 @@ impl Accounts {
             identity,
             counts,
             accounts: Arc::clone(self),
+            shared,
             end: STOPPED,
         }
     }
@@ -325,7 +342,7 @@ impl Source for Accounts {
             (closed, open)
         };
         subscriptions.extend(open.into_values());
-        let accepted = subscriptions.iter().map(|line| line.received).sum::<u64>();
+        let accepted = self.totals.ingress.load(Ordering::Relaxed);
         let malformed = self.totals.malformed_batches.load(Ordering::Relaxed);
         let rejected = (malformed > 0)
             .then(|| (MALFORMED.to_owned(), malformed))
@@ -368,7 +385,7 @@ mod tests {
     #[test]
     fn what_is_open_is_pending_and_what_is_closed_was_dropped() {
         let accounts = Accounts::new(PROGRAM, "addr".to_owned(), 10);
-        let mut account = accounts.open(identity("s"));
+        let mut account = accounts.open(identity("s"), false);
         let clients = || accounts.totals.of(0).clients.load(Ordering::Relaxed);
         account.received(10);
         account.delivered(7, 700);
@@ -399,7 +416,7 @@ mod tests {
     #[test]
     fn what_an_open_subscription_lost_is_not_pending() {
         let accounts = Accounts::new(PROGRAM, "addr".to_owned(), 10);
-        let account = accounts.open(identity("s"));
+        let account = accounts.open(identity("s"), false);
         account.received(10);
         account.delivered(7, 700);
         account.lost("behind", 2);
@@ -416,7 +433,7 @@ mod tests {
     fn old_accounts_become_a_sum_and_nothing_is_forgotten() {
         let accounts = Accounts::new(PROGRAM, "addr".to_owned(), 2);
         for i in 0..5 {
-            let account = accounts.open(identity(&i.to_string()));
+            let account = accounts.open(identity(&i.to_string()), false);
             account.received(10);
             account.delivered(i, 0);
         }

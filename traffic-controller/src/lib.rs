@@ -7,11 +7,13 @@
 //! 2. the front door of the [`websocket`] port answers what is no stream, limits how many there are, and upgrades the
 //!    connection;
 //! 3. the upstream subscribes at every doppler on the connection that all subscriptions share, and merges the streams;
+//!    clients with equal requests share one subscription;
 //! 4. the relay takes a batch when the client's line is free;
 //! 5. the accounts note what was received, delivered and dropped, and why.
 //!
 //! Nothing here queues: what a client does not take stays in its stream's window, then in the doppler's log, which counts
-//! what falls out. [`start`] runs it all as tasks of a [`Lifecycle`].
+//! what falls out. The one exception is what the slower of several readers of one shared subscription still have to take.
+//! [`start`] runs it all as tasks of a [`Lifecycle`].
 //!
 //! The protocol is that of the Go programs of loggregator-release, for their unmodified clients.
 //!
@@ -23,6 +25,7 @@ pub mod provider;
 mod upstream;
 pub mod websocket;
 
+pub use upstream::SharedLimits;
 pub use websocket::{
     Access, Config, Error, Running, SETTINGS, Timing, TrafficControllerArgs, start,
 };

@@ -21,6 +21,7 @@ use tracing::info;
 
 use crate::access::{AccessControl, Open, TokenFile, TokenFileError};
 use crate::accounts::Accounts;
+use crate::upstream::Shared;
 use crate::websocket::PROGRAM;
 use crate::websocket::config::{Access, Config};
 use crate::websocket::front::{Door, Front, Requests};
@@ -106,6 +107,11 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
 
     let dopplers = dopplers(&config, &client_tls, lifecycle).await;
     let accounts = Accounts::new(PROGRAM, addr.to_string(), CLOSED_KEPT);
+    let upstream = Shared::new(
+        Arc::new(dopplers.clone()),
+        config.shared,
+        Arc::clone(&accounts),
+    );
     let requests = Arc::new(Requests::default());
     let slow_consumers = self_metrics(&config, &client_tls, &accounts, lifecycle);
 
@@ -127,6 +133,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
                 listen_tls: listen_tls.clone(),
                 doppler_tls: client_tls,
                 tokens: tokens.clone(),
+                hub: Arc::clone(upstream.hub()),
             };
             metrics::observe(&metrics, sources);
             let ledger = Arc::clone(&accounts);
@@ -142,7 +149,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
     };
     let front = Front {
         access,
-        upstream: Arc::new(dopplers),
+        upstream: Arc::new(upstream),
         accounts,
         requests,
         slots: Arc::new(Semaphore::new(

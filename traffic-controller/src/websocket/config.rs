@@ -9,6 +9,7 @@ use std::time::Duration;
 use loggregator_net::TlsFiles;
 use loggregator_service::config::{ByteSize, Env, Errors, Layered, Reader, Setting};
 
+use crate::upstream::SharedLimits;
 use crate::websocket::relay::Timing;
 
 /// Every setting of the program, with its default. Names that the Go traffic controller knows are kept.
@@ -75,6 +76,17 @@ pub const SETTINGS: &[Setting] = &[
         "64KiB",
         "Bytes collected for a client before they are written, 1KiB to 1MiB. With one batch of the dopplers, which is \
          at most their largest message, this is what a client that does not read holds.",
+    ),
+    Setting::new(
+        "TRAFFIC_CONTROLLER_SHARED_BUFFER",
+        "8MiB",
+        "Clients that ask for the same application share one subscription. Bytes held of one for clients that are behind \
+         others; one that falls behind by more misses envelopes, counted and told.",
+    ),
+    Setting::new(
+        "TRAFFIC_CONTROLLER_SHARED_BUFFER_TOTAL",
+        "64MiB",
+        "The same for all shared subscriptions together.",
     ),
     Setting::new(
         "TRAFFIC_CONTROLLER_PING_INTERVAL",
@@ -144,6 +156,8 @@ pub struct Config {
     pub max_subscriptions: usize,
     /// Connections held at once.
     pub max_connections: usize,
+    /// What is held for clients that are behind others with the same request.
+    pub shared: SharedLimits,
     /// Times and sizes of a client's connection.
     pub timing: Timing,
     /// Address of the admin port, if there is to be one.
@@ -171,6 +185,7 @@ impl Default for Config {
             access: Access::None,
             max_subscriptions: 2000,
             max_connections: 10_000,
+            shared: SharedLimits::default(),
             timing: Timing::default(),
             admin_addr: None,
             agent_addr: None,
@@ -216,6 +231,14 @@ impl Config {
             max_connections: reader
                 .value::<NonZeroUsize>("TRAFFIC_CONTROLLER_MAX_CONNECTIONS")
                 .get(),
+            shared: SharedLimits {
+                request: reader
+                    .value::<ByteSize>("TRAFFIC_CONTROLLER_SHARED_BUFFER")
+                    .as_usize(),
+                total: reader
+                    .value::<ByteSize>("TRAFFIC_CONTROLLER_SHARED_BUFFER_TOTAL")
+                    .as_usize(),
+            },
             timing,
             admin_addr: reader.optional("TRAFFIC_CONTROLLER_ADMIN_ADDR"),
             agent_addr: reader.optional("AGENT_GRPC_ADDRESS"),

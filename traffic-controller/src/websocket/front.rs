@@ -165,7 +165,7 @@ impl Front {
         };
         let slow_consumers = self.slow_consumers.clone();
         let (timing, stop) = (self.timing.clone(), self.stop.clone());
-        let account = self.accounts.open(identity);
+        let account = self.accounts.open(identity, batches.is_shared());
         self.lifecycle.spawn("client", async move {
             let peer = slow.remote_addr.clone();
             let (line, early) = match upgrade.await {

@@ -9,7 +9,8 @@ use loggregator_net::{ClientTls, ServerTls};
 use loggregator_service::metrics::{Metrics, Samples, names};
 
 use crate::access::TokenFile;
-use crate::accounts::Accounts;
+use crate::accounts::{Accounts, SHARED_BEHIND};
+use crate::upstream::Hub;
 use crate::websocket::PROGRAM;
 use crate::websocket::front::Requests;
 use crate::websocket::relay::End;
@@ -25,6 +26,7 @@ pub(crate) struct Sources {
     pub(crate) listen_tls: Option<Arc<ServerTls>>,
     pub(crate) doppler_tls: Arc<ClientTls>,
     pub(crate) tokens: Option<Arc<TokenFile>>,
+    pub(crate) hub: Arc<Hub>,
 }
 
 /// Lets `metrics` collect from these.
@@ -40,9 +42,17 @@ pub(crate) fn observe(metrics: &Metrics, sources: Sources) {
         let away = all.saturating_sub(up) as u64;
         samples.gauge_count(&names::TC_DOPPLERS, &[("state", "connected")], up as u64);
         samples.gauge_count(&names::TC_DOPPLERS, &[("state", "away")], away);
+        collect_shared(samples, &sources.hub);
         collect_connections(samples, &sources.connections);
         collect_files(samples, &sources);
     });
+}
+
+fn collect_shared(samples: &mut Samples, hub: &Hub) {
+    samples.gauge_count(&names::TC_SHARED_STREAMS, &[], hub.subscriptions());
+    samples.gauge_count(&names::TC_SHARED_READERS, &[], hub.readers());
+    samples.gauge_count(&names::TC_SHARED_BYTES, &[], hub.bytes());
+    samples.counter(&names::TC_SHARED_MISSED, &[], hub.missed());
 }
 
 fn collect_connections(samples: &mut Samples, connections: &ConnectionStats) {
@@ -125,6 +135,12 @@ fn collect_accounts(samples: &mut Samples, accounts: &Accounts) {
             read(&sums.slow_consumers),
         );
         samples.gauge_count(&names::TC_CLIENTS, &[label], read(&sums.clients));
+        let behind = sums.reason(SHARED_BEHIND).dropped;
+        samples.counter(
+            &names::TC_DROPPED,
+            &[label, ("reason", SHARED_BEHIND)],
+            behind,
+        );
         for end in End::ALL {
             let labels = [label, ("reason", end.name())];
             let ended = sums.reason(end.name());

@@ -11,7 +11,7 @@ mod app;
 mod config;
 mod front;
 mod metrics;
-mod records;
+pub(crate) mod records;
 mod relay;
 mod self_metrics;
 mod web;

@@ -1,5 +1,6 @@
 //! What flows, from where to whom, and what ends it.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use loggregator_net::{ClientTls, tls_connect};
@@ -61,6 +62,57 @@ async fn filters_and_app_ids_reach_the_doppler() {
             message: None
         })
     );
+}
+
+#[tokio::test]
+async fn all_who_tail_one_application_share_one_subscription() {
+    let rig = Rig::with(2, |_, _| {}).await;
+    let path = "/apps/efe5c422-e8a7-42c2-a52b-98bffd8d6a07/stream";
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(Ws::connect(rig.addr(), path).await);
+    }
+    for (i, doppler) in rig.dopplers.iter().enumerate() {
+        let subscription = doppler.subscription(0).await;
+        for n in 0..10 {
+            subscription.send(&[format!("{i} {n}").as_bytes()]);
+        }
+    }
+    for client in &mut clients {
+        let mut next = [0, 0];
+        for _ in 0..20 {
+            let payload = String::from_utf8(client.payload().await).unwrap();
+            let (i, n) = payload.split_once(' ').unwrap();
+            let next: &mut usize = &mut next[i.parse::<usize>().unwrap()];
+            assert_eq!(n, next.to_string());
+            *next += 1;
+        }
+    }
+    assert!(
+        rig.dopplers
+            .iter()
+            .all(|doppler| doppler.subscriptions() == 1)
+    );
+    let (_, metrics) = rig.admin("/metrics").await;
+    for line in [
+        "loggregator_traffic_controller_shared_streams 1",
+        "loggregator_traffic_controller_shared_stream_readers 20",
+        "loggregator_traffic_controller_ingress_envelopes_total 20",
+    ] {
+        assert!(metrics.lines().any(|there| there == line), "{line}");
+    }
+    let last = clients.pop().unwrap();
+    for client in clients {
+        client.close().await;
+    }
+    rig.ledger_with_closed(19).await;
+    let subscription = rig.doppler().subscription(0).await;
+    assert!(!subscription.gone.load(Ordering::SeqCst));
+    last.close().await;
+    subscription.cancelled().await;
+    let ledger = rig.ledger_with_closed(20).await;
+    assert_eq!(ledger.ingress.received, 20);
+    assert!(ledger.subscriptions.iter().all(|line| line.delivered == 20));
 }
 
 #[tokio::test]

@@ -153,7 +153,7 @@ table! {
     }
     "traffic-controller", "What the traffic controller reads from the dopplers and writes to its clients." => {
         TC_INGRESS: COUNTER, Envelopes, "loggregator_traffic_controller_ingress_envelopes_total", [],
-            "Envelopes received from dopplers.";
+            "Envelopes received from dopplers; what several clients share counts once.";
         TC_EGRESS: COUNTER, Envelopes, "loggregator_traffic_controller_egress_envelopes_total", ["endpoint"],
             "Envelopes taken by clients' connections, by endpoint: firehose, stream.";
         TC_EGRESS_BYTES: COUNTER, Bytes, "loggregator_traffic_controller_egress_bytes_total", ["endpoint"],
@@ -172,6 +172,14 @@ table! {
             "Client connections that ended, by reason.";
         TC_REQUESTS: COUNTER, Count, "loggregator_traffic_controller_requests_total", ["endpoint", "status"],
             "Requests answered, by endpoint and HTTP status.";
+        TC_SHARED_STREAMS: GAUGE, Count, "loggregator_traffic_controller_shared_streams", [],
+            "Subscriptions at the dopplers that clients with equal requests share.";
+        TC_SHARED_READERS: GAUGE, Connections, "loggregator_traffic_controller_shared_stream_readers", [],
+            "Clients that read them.";
+        TC_SHARED_BYTES: GAUGE, Bytes, "loggregator_traffic_controller_shared_bytes", [],
+            "Bytes held for clients that are behind others of the same shared subscription.";
+        TC_SHARED_MISSED: COUNTER, Envelopes, "loggregator_traffic_controller_shared_missed_envelopes_total", [],
+            "Envelopes that clients were too far behind for, every client's copy counted.";
         TC_DOPPLERS: GAUGE, Connections, "loggregator_traffic_controller_dopplers", ["state"],
             "Dopplers known, by state: connected, away.";
     }

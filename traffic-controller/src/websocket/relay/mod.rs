@@ -18,9 +18,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use loggregator_client::Batch;
+use loggregator_envelope::Notice;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::WebSocketStream;
@@ -86,7 +87,7 @@ pub(crate) struct Relay<L> {
     /// The closing handshake is complete.
     clean: bool,
     batches: Option<Box<dyn Batches>>,
-    /// Batches that were taken when the dopplers were left and still are to be delivered.
+    /// Batches that were taken and come next: the one behind a notice, or what had arrived when the dopplers were left.
     left: VecDeque<Batch>,
     records: Records,
     /// A malformed batch was logged.
@@ -312,13 +313,20 @@ impl<L: Line> Relay<L> {
 
     /// Takes the next batch if one is at hand; `false` when there is none yet.
     fn fetch(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        if let Some(batch) = self.left.pop_front() {
+            self.load(batch);
+            return true;
+        }
         let Some(batches) = &mut self.batches else {
             return false;
         };
         match batches.poll_batch(cx) {
             Poll::Pending => false,
             Poll::Ready(Some(batch)) => {
-                self.load(batch);
+                match batches.take_missed() {
+                    0 => self.load(batch),
+                    missed => self.tell_missed(missed, batch),
+                }
                 true
             }
             Poll::Ready(None) => {
@@ -326,6 +334,22 @@ impl<L: Line> Relay<L> {
                 true
             }
         }
+    }
+
+    /// Others who read the same were faster by too much: tells the client, then goes on with the batch. The notice is an
+    /// envelope like the dopplers' own notices, received and delivered.
+    fn tell_missed(&mut self, missed: u64, batch: Batch) {
+        self.account.missed(missed);
+        let mut notice = BytesMut::new();
+        Notice {
+            count: missed,
+            ..Notice::default()
+        }
+        .put_v1(&mut notice);
+        if let Ok(envelopes) = self.records.load(notice.freeze()) {
+            self.account.received(envelopes as u64);
+        }
+        self.left.push_back(batch);
     }
 
     fn load(&mut self, batch: Batch) {

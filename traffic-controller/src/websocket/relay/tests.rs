@@ -5,10 +5,12 @@
 )]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use loggregator_proto::events;
 use loggregator_service::ledger::{Source, Subscription};
+use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -39,6 +41,7 @@ fn timing() -> Timing {
 
 struct Dopplers {
     batches: mpsc::UnboundedReceiver<Bytes>,
+    missed: Arc<AtomicU64>,
     _left: oneshot::Sender<()>,
 }
 
@@ -51,9 +54,13 @@ impl Batches for Dopplers {
         self.batches.poll_recv(cx).map(|batch| batch.map(from))
     }
 
+    fn take_missed(&mut self) -> u64 {
+        self.missed.swap(0, Ordering::SeqCst)
+    }
+
     fn close(mut self: Box<Self>) -> u64 {
         let mut records = Records::default();
-        let mut envelopes = 0;
+        let mut envelopes = self.take_missed();
         while let Ok(batch) = self.batches.try_recv() {
             envelopes += records.load(batch).unwrap_or(0) as u64;
         }
@@ -64,6 +71,8 @@ impl Batches for Dopplers {
 struct Rig {
     client: Client<DuplexStream>,
     dopplers: mpsc::UnboundedSender<Bytes>,
+    /// What the relay was too slow for, as a shared subscription tells it.
+    missed: Arc<AtomicU64>,
     /// Resolves when the relay left the dopplers.
     left: oneshot::Receiver<()>,
     relay: JoinHandle<End>,
@@ -89,20 +98,25 @@ async fn rig_over<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let (dopplers, batches) = mpsc::unbounded_channel();
     let (left_sender, left) = oneshot::channel();
     let accounts = Accounts::new(PROGRAM, "test".to_owned(), 10);
-    let account = accounts.open(Identity {
-        id: "s".to_owned(),
-        peer: "peer".to_owned(),
-        selector: "firehose".to_owned(),
-        endpoint: FIREHOSE,
-    });
+    let account = accounts.open(
+        Identity {
+            id: "s".to_owned(),
+            peer: "peer".to_owned(),
+            selector: "firehose".to_owned(),
+            endpoint: FIREHOSE,
+        },
+        false,
+    );
     let stop = CancellationToken::new();
     let slow = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&slow);
     let on_slow = Box::new(move || {
         count.fetch_add(1, Ordering::SeqCst);
     });
+    let missed = Arc::new(AtomicU64::new(0));
     let batches = Box::new(Dopplers {
         batches,
+        missed: Arc::clone(&missed),
         _left: left_sender,
     });
     let line = Counted::new(io);
@@ -121,6 +135,7 @@ async fn rig_over<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     Rig {
         client: nobody,
         dopplers,
+        missed,
         left,
         relay,
         stop,
@@ -280,6 +295,35 @@ async fn a_silent_client_is_closed_with_1008_although_data_flows() {
     assert_eq!(rig.client.next().await, None);
     flow.await.unwrap();
     assert_eq!(rig.end().await.0, End::KeepAlive);
+}
+
+#[tokio::test]
+async fn what_a_shared_subscription_went_on_without_is_told_before_what_follows() {
+    let mut rig = rig(timing(), 1 << 20).await;
+    rig.send(&[b"before"]);
+    assert_eq!(rig.client.next().await, binary(b"before"));
+    rig.missed.store(7, Ordering::SeqCst);
+    rig.send(&[b"after", b"that"]);
+    let (opcode, notice) = rig.client.next().await.unwrap();
+    let notice = events::Envelope::decode(&notice[..]).unwrap();
+    let counter = notice.counter_event.unwrap();
+    assert_eq!(
+        (
+            opcode,
+            notice.origin.as_str(),
+            counter.name.as_str(),
+            counter.delta
+        ),
+        (BINARY, "doppler", "TruncatingBuffer.DroppedMessages", 7)
+    );
+    assert_eq!(rig.client.next().await, binary(b"after"));
+    assert_eq!(rig.client.next().await, binary(b"that"));
+    rig.client.say(CLOSE, &1000u16.to_be_bytes()).await;
+    assert_eq!(rig.client.next().await, close(1000, ""));
+    let (_, line) = rig.end().await;
+    // The notice is one of those that were received and delivered.
+    assert_eq!((line.received, line.delivered), (7 + 4, 4));
+    assert_eq!(line.dropped.get("shared_behind"), Some(&7));
 }
 
 #[tokio::test]

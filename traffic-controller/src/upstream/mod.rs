@@ -1,4 +1,10 @@
-//! Where the envelopes come from: all dopplers, merged into one stream per subscription.
+//! Where the envelopes come from: all dopplers, merged into one stream per subscription, and one subscription for all who
+//! ask for the same.
+
+mod queue;
+mod shared;
+#[cfg(test)]
+mod tests;
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,6 +12,9 @@ use std::time::Duration;
 
 use loggregator_client::{Batch, DopplerSet, V1Stream};
 use loggregator_proto::plumbing::SubscriptionRequest;
+
+pub use shared::SharedLimits;
+pub(crate) use shared::{Hub, Shared};
 
 /// How long a new subscription waits for its requests to be on the way to every doppler before its client hears that it is
 /// connected. A doppler that cannot be reached is joined when it can.
@@ -30,7 +39,20 @@ pub(crate) trait Batches: Send + 'static {
     /// it has to let go.
     fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Batch>>;
 
-    /// Ends the subscription; returns how many envelopes had arrived and were not taken.
+    /// Envelopes that this reader of a shared subscription was too slow for since the last call. They came before the batch
+    /// that was taken last. The caller books them as received and as lost.
+    fn take_missed(&mut self) -> u64 {
+        0
+    }
+
+    /// Whether others may read the same subscription. Then what comes from the dopplers is counted where it is taken from
+    /// them, once, and not again in every reader's account.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Ends the subscription, or this reader's share of it; returns how many envelopes had arrived and were not taken,
+    /// those included that were missed and not told of yet.
     fn close(self: Box<Self>) -> u64;
 }
 
