@@ -1,4 +1,7 @@
-//! A small HTTP/1.1 server, plain or over TLS, for admin and WebSocket ports. Upgrades pass through.
+//! A small HTTP/1.1 server, plain or over TLS, for admin and WebSocket ports. Upgrades pass through. And a
+//! [`client`] for questions to other services.
+
+pub mod client;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};

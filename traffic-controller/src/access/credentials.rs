@@ -36,6 +36,13 @@ impl Credentials {
             .map(|text| text.strip_prefix(b"bearer ").unwrap_or(text))
     }
 
+    /// The token for an admin check of the HTTP gateway: a leading lower-case `bearer` is taken off, with or without a
+    /// blank behind it, and blanks around the rest.
+    pub fn gateway_token(&self) -> Option<&[u8]> {
+        self.text()
+            .map(|text| text.strip_prefix(b"bearer").unwrap_or(text).trim_ascii())
+    }
+
     /// The token for an application check, where the scheme's case does not matter (the Cloud Controller takes both).
     pub fn app_token(&self) -> Option<&[u8]> {
         self.text().map(|text| match text.split_at_checked(7) {

@@ -1,10 +1,11 @@
 //! Who may read what.
 //!
-//! [`AccessControl`] is asked before a request is looked at any further. Two implementations are here: [`Open`], which lets
-//! everybody in, and [`TokenFile`], which knows tokens from a file. The answers they can give are those that a check
-//! against UAA and the Cloud Controller gives, so that such a check fits in without a change elsewhere.
+//! [`AccessControl`] is asked before a request is looked at any further. Three implementations are here: [`Open`], which
+//! lets everybody in; [`TokenFile`], which knows tokens from a file; and [`Platform`], which asks UAA and the Cloud
+//! Controller.
 
 mod credentials;
+pub(crate) mod platform;
 mod token_file;
 
 use std::fmt;
@@ -14,6 +15,9 @@ use std::time::Duration;
 
 pub use credentials::Credentials;
 pub(crate) use credentials::{Plus, unescape};
+pub use platform::{
+    Latencies, Limits, Platform, PlatformConfig, PlatformError, Secret, TokenCheck,
+};
 pub use token_file::{TokenFile, TokenFileError};
 
 /// Why somebody may not read what they asked for.

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::access::{AccessControl, Open, TokenFile, TokenFileError};
+use crate::access::{AccessControl, Open, Platform, PlatformError, TokenFile, TokenFileError};
 use crate::accounts::Accounts;
 use crate::upstream::Shared;
 use crate::websocket::PROGRAM;
@@ -67,6 +67,9 @@ pub enum Error {
     /// The token file cannot be used.
     #[error(transparent)]
     Tokens(#[from] TokenFileError),
+    /// UAA and the Cloud Controller cannot be asked.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
     /// The admin port cannot be served.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -99,6 +102,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
     let listen_tls = listen_tls(&config, lifecycle)?;
     let tls = listen_tls.is_some();
     let tokens = tokens(&config, lifecycle)?;
+    let platform = platform(&config, lifecycle)?;
     let client_tls = ClientTls::mutual(&config.doppler_tls).map_err(Error::DopplerTls)?;
     lifecycle.spawn(
         "client certificates",
@@ -134,6 +138,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
                 doppler_tls: client_tls,
                 tokens: tokens.clone(),
                 hub: Arc::clone(upstream.hub()),
+                platform: platform.clone(),
             };
             metrics::observe(&metrics, sources);
             let ledger = Arc::clone(&accounts);
@@ -143,9 +148,10 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
         }
     };
 
-    let access: Arc<dyn AccessControl> = match tokens {
-        Some(tokens) => tokens,
-        None => Arc::new(Open),
+    let access: Arc<dyn AccessControl> = match (tokens, platform) {
+        (Some(tokens), _) => tokens,
+        (None, Some(platform)) => platform,
+        (None, None) => Arc::new(Open),
     };
     let front = Front {
         access,
@@ -203,6 +209,14 @@ fn tokens(config: &Config, lifecycle: &Lifecycle) -> Result<Option<Arc<TokenFile
     let watch = Arc::clone(&tokens).watch(config.reload_interval, lifecycle.token());
     lifecycle.spawn("token file", watch);
     Ok(Some(tokens))
+}
+
+fn platform(config: &Config, lifecycle: &Lifecycle) -> Result<Option<Arc<Platform>>, Error> {
+    let Access::Platform(platform) = &config.access else {
+        return Ok(None);
+    };
+    let platform = Platform::start(platform, config.reload_interval, lifecycle)?;
+    Ok(Some(platform))
 }
 
 async fn dopplers(config: &Config, tls: &Arc<ClientTls>, lifecycle: &Lifecycle) -> DopplerSet {

@@ -9,11 +9,19 @@ use std::time::Duration;
 use loggregator_net::TlsFiles;
 use loggregator_service::config::{ByteSize, Env, Errors, Layered, Reader, Setting};
 
+use crate::access::platform::is_base_address;
+use crate::access::platform::settings::{access_settings, joined, read as read_access};
+use crate::access::{PlatformConfig, Secret};
 use crate::upstream::SharedLimits;
 use crate::websocket::relay::Timing;
 
 /// Every setting of the program, with its default. Names that the Go traffic controller knows are kept.
-pub const SETTINGS: &[Setting] = &[
+pub const SETTINGS: &[Setting] = &joined::<{ OWN.len() + ACCESS.len() }>(OWN, ACCESS);
+
+/// Those of the checks by UAA and the Cloud Controller.
+const ACCESS: &[Setting] = access_settings!("TRAFFIC_CONTROLLER_");
+
+const OWN: &[Setting] = &[
     Setting::new(
         "TRAFFIC_CONTROLLER_LISTEN_ADDR",
         "[::]:8081",
@@ -54,12 +62,53 @@ pub const SETTINGS: &[Setting] = &[
     Setting::optional(
         "TRAFFIC_CONTROLLER_TOKEN_FILE",
         "File of tokens, one a line, each followed by `doppler.firehose` or the application ids that it may read. \
-         Required unless access control is disabled.",
+         This or TRAFFIC_CONTROLLER_UAA_HOST is required unless access control is disabled.",
     ),
     Setting::new(
         "TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL",
         "false",
-        "true: everybody who reaches the port may read everything.",
+        "true: everybody who reaches the port may read everything, whatever else is set.",
+    ),
+    Setting::optional(
+        "TRAFFIC_CONTROLLER_UAA_HOST",
+        "UAA's address, such as https://uaa.service.cf.internal:8443. With it, UAA and the Cloud Controller say who may \
+         read.",
+    ),
+    Setting::optional(
+        "TRAFFIC_CONTROLLER_UAA_CA_CERT",
+        "PEM bundle of the authorities that sign UAA's certificate.",
+    ),
+    Setting::new(
+        "TRAFFIC_CONTROLLER_UAA_CLIENT",
+        "doppler",
+        "UAA client that checks tokens.",
+    ),
+    Setting::optional(
+        "TRAFFIC_CONTROLLER_UAA_CLIENT_SECRET",
+        "Secret of that client.",
+    )
+    .secret(),
+    Setting::optional(
+        "TRAFFIC_CONTROLLER_API_HOST",
+        "The Cloud Controller's address, such as https://cloud-controller-ng.service.cf.internal:9023.",
+    ),
+    Setting::optional(
+        "CC_CA_FILE",
+        "PEM bundle of the authorities that sign the Cloud Controller's certificate.",
+    ),
+    Setting::optional(
+        "CC_CERT_FILE",
+        "PEM client certificate for the Cloud Controller.",
+    ),
+    Setting::optional("CC_KEY_FILE", "PEM key of that certificate."),
+    Setting::optional(
+        "CC_SERVER_NAME",
+        "Name in the Cloud Controller's certificate. Unset: the host of its address.",
+    ),
+    Setting::new(
+        "TRAFFIC_CONTROLLER_SKIP_CERT_VERIFY",
+        "false",
+        "true: the certificates of UAA and Cloud Controller are not verified. Tokens can then be read on the way.",
     ),
     Setting::new(
         "TRAFFIC_CONTROLLER_MAX_SUBSCRIPTIONS",
@@ -133,6 +182,8 @@ pub enum Access {
     None,
     /// Who has a token of this file, what the file says; see [`crate::access::TokenFile`].
     TokenFile(PathBuf),
+    /// Whom UAA and the Cloud Controller allow; see [`crate::access::Platform`].
+    Platform(Box<PlatformConfig>),
 }
 
 /// Everything a traffic controller needs to know. See [`SETTINGS`] for what each does.
@@ -312,17 +363,69 @@ fn listen_tls(reader: &mut Reader<'_>) -> Option<(PathBuf, PathBuf)> {
     cert.zip(key)
 }
 
+/// Off, or by a token file, or by UAA; neither of them, or both, is an error.
 fn access(reader: &mut Reader<'_>) -> Access {
+    const REQUIRED: &str = "TRAFFIC_CONTROLLER_TOKEN_FILE or TRAFFIC_CONTROLLER_UAA_HOST is required unless \
+                            TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL is true";
+    const BOTH: &str = "TRAFFIC_CONTROLLER_TOKEN_FILE and TRAFFIC_CONTROLLER_UAA_HOST exclude each other: both are set";
     let disabled = reader.value("TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL");
-    match reader.optional("TRAFFIC_CONTROLLER_TOKEN_FILE") {
+    let file = reader.optional("TRAFFIC_CONTROLLER_TOKEN_FILE");
+    let uaa: Option<String> = reader.optional("TRAFFIC_CONTROLLER_UAA_HOST");
+    match (file, uaa) {
         _ if disabled => Access::None,
-        Some(path) => Access::TokenFile(path),
-        None => {
-            reader.conflict(
-                "TRAFFIC_CONTROLLER_TOKEN_FILE is required unless TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL is true",
-            );
+        (Some(path), None) => Access::TokenFile(path),
+        (None, Some(uaa)) => Access::Platform(Box::new(platform(reader, uaa))),
+        (file, _) => {
+            reader.conflict(if file.is_some() { BOTH } else { REQUIRED });
             Access::None
         }
+    }
+}
+
+fn platform(reader: &mut Reader<'_>, uaa_url: String) -> PlatformConfig {
+    let (tokens, limits) = read_access(reader, "TRAFFIC_CONTROLLER_");
+    let skip_verify: bool = reader.value("TRAFFIC_CONTROLLER_SKIP_CERT_VERIFY");
+    address(reader, "TRAFFIC_CONTROLLER_UAA_HOST", &uaa_url);
+    let capi_url = needed(reader, "TRAFFIC_CONTROLLER_API_HOST", true);
+    if !capi_url.is_empty() {
+        address(reader, "TRAFFIC_CONTROLLER_API_HOST", &capi_url);
+    }
+    let verifies = |url: &str| !skip_verify && url.starts_with("https:");
+    let (check_uaa, check_capi) = (verifies(&uaa_url), verifies(&capi_url));
+    let mut file = |name, required| PathBuf::from(needed(reader, name, required));
+    PlatformConfig {
+        uaa_ca: file("TRAFFIC_CONTROLLER_UAA_CA_CERT", check_uaa),
+        capi_tls: TlsFiles {
+            ca: file("CC_CA_FILE", check_capi),
+            cert: file("CC_CERT_FILE", check_capi),
+            key: file("CC_KEY_FILE", check_capi),
+        },
+        uaa_client: reader.value("TRAFFIC_CONTROLLER_UAA_CLIENT"),
+        uaa_secret: Secret::new(needed(reader, "TRAFFIC_CONTROLLER_UAA_CLIENT_SECRET", true)),
+        capi_server_name: needed(reader, "CC_SERVER_NAME", false),
+        uaa_url,
+        capi_url,
+        capi_external_url: None,
+        skip_verify,
+        tokens,
+        limits,
+    }
+}
+
+/// A text that may be required because UAA is used.
+fn needed(reader: &mut Reader<'_>, name: &str, required: bool) -> String {
+    let text: Option<String> = reader.optional(name);
+    if required && text.is_none() {
+        reader.conflict(format!(
+            "{name} is required with TRAFFIC_CONTROLLER_UAA_HOST"
+        ));
+    }
+    text.unwrap_or_default()
+}
+
+fn address(reader: &mut Reader<'_>, name: &str, url: &str) {
+    if !is_base_address(url) {
+        reader.reject(name, "is not of the form https://host:port");
     }
 }
 
@@ -357,6 +460,34 @@ pub struct TrafficControllerArgs {
     /// Tokens and what each may read [env: TRAFFIC_CONTROLLER_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<String>,
+    /// UAA's address; with it UAA and the Cloud Controller say who may read [env: TRAFFIC_CONTROLLER_UAA_HOST]
+    #[arg(long, value_name = "URL")]
+    pub uaa_url: Option<String>,
+    /// PEM bundle of the authorities for UAA [env: TRAFFIC_CONTROLLER_UAA_CA_CERT]
+    #[arg(long, value_name = "FILE")]
+    pub uaa_ca_file: Option<String>,
+    /// UAA client that checks tokens; its secret comes from TRAFFIC_CONTROLLER_UAA_CLIENT_SECRET only
+    /// [env: TRAFFIC_CONTROLLER_UAA_CLIENT] [default: doppler]
+    #[arg(long, value_name = "NAME")]
+    pub uaa_client: Option<String>,
+    /// The Cloud Controller's address [env: TRAFFIC_CONTROLLER_API_HOST]
+    #[arg(long, value_name = "URL")]
+    pub capi_url: Option<String>,
+    /// PEM bundle of the authorities for the Cloud Controller [env: CC_CA_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub capi_ca_file: Option<String>,
+    /// PEM client certificate for the Cloud Controller [env: CC_CERT_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub capi_cert_file: Option<String>,
+    /// PEM key of that certificate [env: CC_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub capi_key_file: Option<String>,
+    /// Name in the Cloud Controller's certificate [env: CC_SERVER_NAME] [default: the address's host]
+    #[arg(long, value_name = "NAME")]
+    pub capi_server_name: Option<String>,
+    /// Who judges tokens: remote [env: TRAFFIC_CONTROLLER_TOKEN_CHECK] [default: remote]
+    #[arg(long, value_name = "HOW")]
+    pub token_check: Option<String>,
     /// Let everybody who reaches the port read everything [env: TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL]
     #[arg(long)]
     pub disable_access_control: bool,
@@ -413,6 +544,15 @@ impl TrafficControllerArgs {
             ("ROUTER_CERT_FILE", self.cert_file),
             ("ROUTER_KEY_FILE", self.key_file),
             ("TRAFFIC_CONTROLLER_TOKEN_FILE", self.token_file),
+            ("TRAFFIC_CONTROLLER_UAA_HOST", self.uaa_url),
+            ("TRAFFIC_CONTROLLER_UAA_CA_CERT", self.uaa_ca_file),
+            ("TRAFFIC_CONTROLLER_UAA_CLIENT", self.uaa_client),
+            ("TRAFFIC_CONTROLLER_API_HOST", self.capi_url),
+            ("CC_CA_FILE", self.capi_ca_file),
+            ("CC_CERT_FILE", self.capi_cert_file),
+            ("CC_KEY_FILE", self.capi_key_file),
+            ("CC_SERVER_NAME", self.capi_server_name),
+            ("TRAFFIC_CONTROLLER_TOKEN_CHECK", self.token_check),
             (
                 "TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL",
                 self.disable_access_control.then(|| "true".to_owned()),
@@ -535,9 +675,68 @@ mod tests {
         vars.remove("TRAFFIC_CONTROLLER_TOKEN_FILE");
         let error = Config::from_env(&vars).unwrap_err().to_string();
         assert!(
-            error.contains("TRAFFIC_CONTROLLER_TOKEN_FILE is required unless"),
+            error.contains(
+                "TRAFFIC_CONTROLLER_TOKEN_FILE or TRAFFIC_CONTROLLER_UAA_HOST is required"
+            ),
             "{error}"
         );
+    }
+
+    const UAA: [(&str, &str); 8] = [
+        ("TRAFFIC_CONTROLLER_UAA_HOST", "https://uaa:8443"),
+        ("TRAFFIC_CONTROLLER_UAA_CA_CERT", "uaa.pem"),
+        ("TRAFFIC_CONTROLLER_UAA_CLIENT_SECRET", "hush"),
+        ("TRAFFIC_CONTROLLER_API_HOST", "https://cc:9023"),
+        ("CC_CA_FILE", "cc-ca.pem"),
+        ("CC_CERT_FILE", "cc.pem"),
+        ("CC_KEY_FILE", "cc.key"),
+        ("CC_SERVER_NAME", "cloud-controller"),
+    ];
+
+    /// With UAA instead of a token file.
+    fn env_uaa(vars: &[(&'static str, &'static str)]) -> BTreeMap<&'static str, &'static str> {
+        let mut all = env(&UAA);
+        all.remove("TRAFFIC_CONTROLLER_TOKEN_FILE");
+        all.extend(vars.iter().copied());
+        all
+    }
+
+    #[test]
+    fn with_uaa_the_platform_says_who_may_read() {
+        let expected = PlatformConfig {
+            uaa_url: "https://uaa:8443".to_owned(),
+            uaa_ca: "uaa.pem".into(),
+            uaa_client: "doppler".to_owned(),
+            uaa_secret: Secret::new("hush"),
+            capi_url: "https://cc:9023".to_owned(),
+            capi_tls: TlsFiles {
+                ca: "cc-ca.pem".into(),
+                cert: "cc.pem".into(),
+                key: "cc.key".into(),
+            },
+            capi_server_name: "cloud-controller".to_owned(),
+            ..PlatformConfig::default()
+        };
+        let config = Config::from_env(&env_uaa(&[])).unwrap();
+        assert_eq!(config.access, Access::Platform(Box::new(expected)));
+        let disabled = env_uaa(&[("TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL", "true")]);
+        assert_eq!(Config::from_env(&disabled).unwrap().access, Access::None);
+    }
+
+    #[test]
+    fn what_contradicts_or_lacks_beside_uaa_is_named_without_the_secret() {
+        let both = env_uaa(&[("TRAFFIC_CONTROLLER_TOKEN_FILE", "tokens")]);
+        let error = Config::from_env(&both).unwrap_err();
+        assert_eq!(error.0.len(), 1, "{error}");
+        let mut lacking = env_uaa(&[
+            ("TRAFFIC_CONTROLLER_API_HOST", "cc:9023/x?y"),
+            ("TRAFFIC_CONTROLLER_ACCESS_TIMEOUT", "0s"),
+            ("TRAFFIC_CONTROLLER_TOKEN_CHECK", "guess"),
+        ]);
+        lacking.remove("TRAFFIC_CONTROLLER_UAA_CA_CERT");
+        let error = Config::from_env(&lacking).unwrap_err();
+        assert_eq!(error.0.len(), 4, "{error}");
+        assert!(!error.to_string().contains("hush"));
     }
 
     #[test]

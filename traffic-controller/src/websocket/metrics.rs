@@ -8,7 +8,7 @@ use loggregator_net::http::ConnectionStats;
 use loggregator_net::{ClientTls, ServerTls};
 use loggregator_service::metrics::{Metrics, Samples, names};
 
-use crate::access::TokenFile;
+use crate::access::{Platform, TokenFile};
 use crate::accounts::{Accounts, SHARED_BEHIND};
 use crate::upstream::Hub;
 use crate::websocket::PROGRAM;
@@ -26,6 +26,7 @@ pub(crate) struct Sources {
     pub(crate) listen_tls: Option<Arc<ServerTls>>,
     pub(crate) doppler_tls: Arc<ClientTls>,
     pub(crate) tokens: Option<Arc<TokenFile>>,
+    pub(crate) platform: Option<Arc<Platform>>,
     pub(crate) hub: Arc<Hub>,
 }
 
@@ -45,6 +46,9 @@ pub(crate) fn observe(metrics: &Metrics, sources: Sources) {
         collect_shared(samples, &sources.hub);
         collect_connections(samples, &sources.connections);
         collect_files(samples, &sources);
+        if let Some(platform) = &sources.platform {
+            platform.collect(samples);
+        }
     });
 }
 

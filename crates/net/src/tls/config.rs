@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::TlsError;
 use super::files::{Keypair, load_keypair, load_roots};
 use super::reload::{Material, watch};
-use super::verify::{StrongClients, StrongServers};
+use super::verify::{AnyServer, StrongClients, StrongServers};
 
 /// Where a mutual TLS identity lies on disk. All files are PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,6 +186,27 @@ impl ClientTls {
         })
     }
 
+    /// Takes any server for the one that is meant: neither its certificate nor its name is checked. Shows the certificate
+    /// of these files (certificate, key), if there are any. For operators who switch verification off; anybody on the
+    /// way can read and change what is sent.
+    ///
+    /// # Errors
+    /// A file cannot be used, see [`TlsError`].
+    pub fn unverified(
+        identity: Option<(&Path, &Path)>,
+        profile: Profile,
+    ) -> Result<Arc<Self>, TlsError> {
+        let identity = identity.map(|(cert, key)| (cert.to_owned(), key.to_owned()));
+        let watched = identity
+            .iter()
+            .flat_map(|(cert, key)| [cert.clone(), key.clone()])
+            .collect();
+        Self::new(profile, watched, move || {
+            let identity = identity.as_ref().map(|(cert, key)| (&**cert, &**key));
+            client_config_with(Arc::new(AnyServer(provider())), identity, profile)
+        })
+    }
+
     fn new(
         profile: Profile,
         watched: Vec<PathBuf>,
@@ -291,10 +313,18 @@ fn client_config(
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
         .build()
         .map_err(|error| TlsError::Config(rustls::Error::General(error.to_string())))?;
+    client_config_with(Arc::new(StrongServers(verifier)), identity, profile)
+}
+
+fn client_config_with(
+    verifier: Arc<dyn ServerCertVerifier>,
+    identity: Option<(&Path, &Path)>,
+    profile: Profile,
+) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(StrongServers(verifier)));
+        .with_custom_certificate_verifier(verifier);
     let mut config = match identity {
         Some((cert, key)) => {
             let Keypair {

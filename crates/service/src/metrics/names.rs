@@ -183,6 +183,24 @@ table! {
         TC_DOPPLERS: GAUGE, Connections, "loggregator_traffic_controller_dopplers", ["state"],
             "Dopplers known, by state: connected, away.";
     }
+    "Access checks", "Of the traffic controller and the gateway, where UAA and the Cloud Controller decide who may read; `target` is what is asked: uaa, capi_log_access, capi_service_instances." => {
+        ACCESS_CHECKS: COUNTER, Count, "loggregator_access_checks_total", ["target", "outcome"],
+            "Questions by what came of them: allowed, denied, failed (no usable answer), held_back (not asked, because the service is being left alone or too many were under way).";
+        ACCESS_CHECK_SECONDS: COUNTER, Seconds, "loggregator_access_check_seconds_total", ["target"],
+            "Time that answers took, summed up.";
+        ACCESS_LAST_LATENCY: GAUGE, Seconds, "loggregator_access_last_latency_seconds", ["target"],
+            "How long the last answer took; 0 before the first.";
+        ACCESS_IN_FLIGHT: GAUGE, Count, "loggregator_access_checks_in_flight", ["target"],
+            "Questions under way.";
+        ACCESS_BREAKER_OPEN: GAUGE, Count, "loggregator_access_breaker_open", ["target"],
+            "1 while the service is left alone because it failed too often in a row.";
+        ACCESS_CACHE_LOOKUPS: COUNTER, Count, "loggregator_access_cache_lookups_total", ["cache", "outcome"],
+            "Looks into the cache of answers (tokens: UAA's, sources: the Cloud Controller's): hit, joined (the same was being asked), miss, refused (too many different questions under way).";
+        ACCESS_CACHE_ENTRIES: GAUGE, Count, "loggregator_access_cache_entries", ["cache"],
+            "Answers kept and checks under way.";
+        ACCESS_CACHE_EVICTED: COUNTER, Count, "loggregator_access_cache_evicted_total", ["cache"],
+            "Answers that made room before their time was up.";
+    }
 }
 
 /// Every metric of the table.

@@ -1,0 +1,90 @@
+//! The Cloud Controller: may the bearer see this application, or this service instance?
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HeaderValue};
+use http::{Request, Uri};
+use loggregator_net::http::client::Answer;
+use tracing::{info, warn};
+
+use super::ask::{Outcome, Service};
+use super::config::Limits;
+use super::escape::{Blank, escape};
+
+/// What the Cloud Controller says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// Yes.
+    Allowed,
+    /// This status, another than 200.
+    Status(u16),
+    /// There was no answer, or it was not asked: why.
+    NoAnswer(Arc<str>),
+}
+
+/// One of its two questions.
+pub(super) struct Capi {
+    pub service: Service,
+    /// Everything before the id, with the last slash.
+    prefix: String,
+    allowed_for: Duration,
+    denied_for: Duration,
+}
+
+impl Capi {
+    /// `prefix` is the address up to the id.
+    pub fn new(service: Service, prefix: String, limits: &Limits) -> Self {
+        Self {
+            service,
+            prefix,
+            allowed_for: limits.allowed_for,
+            denied_for: limits.denied_for,
+        }
+    }
+
+    /// Asks about an id, with the client's own authorization. Says for how long the answer may be kept: never when there
+    /// was none, or one that says nothing about the bearer.
+    pub async fn check(&self, id: &str, authorization: HeaderValue) -> (Sight, Option<Duration>) {
+        // An id is a GUID by now; it is escaped all the same.
+        let address = format!("{}{}", self.prefix, escape(id.as_bytes(), Blank::Percent));
+        let mut question = Request::new(Bytes::new());
+        match address.parse::<Uri>() {
+            Ok(uri) => *question.uri_mut() = uri,
+            Err(_) => return (Sight::NoAnswer("the address cannot be built".into()), None),
+        }
+        question.headers_mut().insert(AUTHORIZATION, authorization);
+        match self.service.ask(question, judge).await {
+            Ok(200) => (Sight::Allowed, Some(self.allowed_for)),
+            Ok(status) => {
+                if outcome(status) == Outcome::Failed {
+                    warn!("Non 200 response from CC API: {status} for {id:?}");
+                } else {
+                    info!("Non 200 response from CC API: {status} for {id:?}");
+                }
+                let about_the_bearer = matches!(status, 401 | 403 | 404);
+                let keep = about_the_bearer.then_some(self.denied_for);
+                (Sight::Status(status), keep)
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                warn!("Could not get app information: [{reason}]");
+                (Sight::NoAnswer(reason.into()), None)
+            }
+        }
+    }
+}
+
+fn judge(answer: &Answer) -> (Outcome, u16) {
+    let status = answer.status.as_u16();
+    (outcome(status), status)
+}
+
+fn outcome(status: u16) -> Outcome {
+    match status {
+        200 => Outcome::Allowed,
+        500.. => Outcome::Failed,
+        _ => Outcome::Denied,
+    }
+}

@@ -1,0 +1,395 @@
+//! [`AccessControl`] by UAA and the Cloud Controller, as a platform has them.
+//!
+//! UAA says who is an admin, the Cloud Controller which applications a token may see. So that a storm of clients is not
+//! one of checks:
+//!
+//! 1. an application's id is parsed before anybody is asked: what is no GUID reaches nobody;
+//! 2. answers are kept for a short while, under a keyed hash of the token; whoever asks what is being asked waits for
+//!    that answer;
+//! 3. so many requests and no more are under way to a service;
+//! 4. a service that does not answer is left alone for a while.
+//!
+//! What could not be asked is denied: nobody gets in because a service is away. Answers that are kept hold until their
+//! time is up, whatever happens to the service.
+
+mod ask;
+mod breaker;
+mod cache;
+mod capi;
+mod config;
+mod escape;
+pub(crate) mod settings;
+#[cfg(test)]
+mod tests;
+mod uaa;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::Uri;
+use http::header::HeaderValue;
+use loggregator_net::http::client::{Client, Limits as ClientLimits};
+use loggregator_net::{ClientTls, Profile, TlsError};
+use loggregator_service::Lifecycle;
+use loggregator_service::metrics::{Samples, names};
+use tracing::info;
+
+pub use config::{Limits, PlatformConfig, PlatformError, Secret, TokenCheck};
+
+use super::{AccessControl, Allowed, Credentials, Denied, Verdict};
+use ask::Service;
+use cache::{Cache, Key, Keyer, Unasked};
+use capi::{Capi, Sight};
+use escape::is_guid;
+use uaa::{Standing, Uaa};
+
+/// Redirects of the Cloud Controller that are followed, as the Go program's HTTP client does.
+const MAX_REDIRECTS: usize = 10;
+
+/// Asks UAA and the Cloud Controller; see the module's text.
+pub struct Platform {
+    keyer: Keyer,
+    uaa: Arc<Uaa>,
+    log_access: Arc<Capi>,
+    service_instances: Option<Arc<Capi>>,
+    standings: Cache<Standing>,
+    sights: Cache<Sight>,
+    uaa_tls: Option<Arc<ClientTls>>,
+    capi_tls: Option<Arc<ClientTls>>,
+}
+
+/// How long the last answer of each service took; zero before the first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Latencies {
+    /// UAA, `/check_token`.
+    pub uaa: Duration,
+    /// Cloud Controller, `/internal/v4/log_access`.
+    pub log_access: Duration,
+    /// Cloud Controller, `/v3/service_instances`.
+    pub service_instances: Duration,
+}
+
+impl Platform {
+    /// Reads the certificates and makes everything ready. Nobody is asked yet. Certificates are looked at each
+    /// `reload_interval`, as tasks of `lifecycle`, and so are checks.
+    ///
+    /// # Errors
+    /// When an address or a file cannot be used.
+    pub fn start(
+        config: &PlatformConfig,
+        reload_interval: Duration,
+        lifecycle: &Lifecycle,
+    ) -> Result<Arc<Self>, PlatformError> {
+        let uaa_base = base("UAA", &config.uaa_url)?;
+        let capi_base = base("the Cloud Controller", &config.capi_url)?;
+        let external = config.capi_external_url.as_deref();
+        let external = external
+            .map(|url| base("the external Cloud Controller", url))
+            .transpose()?;
+        let uaa_tls = uaa_tls(config)?;
+        let capi_tls = capi_tls(config)?;
+        for (task, tls) in [
+            ("UAA certificates", &uaa_tls),
+            ("Cloud Controller certificates", &capi_tls),
+        ] {
+            if let Some(tls) = tls {
+                let watch = Arc::clone(tls).watch(reload_interval, lifecycle.token());
+                lifecycle.spawn(task, watch);
+            }
+        }
+        require_tls("UAA", &uaa_base, uaa_tls.as_ref())?;
+        require_tls("the Cloud Controller", &capi_base, capi_tls.as_ref())?;
+        if let Some(external) = &external {
+            require_tls("the external Cloud Controller", external, capi_tls.as_ref())?;
+        }
+
+        let limits = &config.limits;
+        let uaa_client = Client {
+            tls: uaa_tls.clone(),
+            server_name: None,
+            limits: ClientLimits::default(),
+        };
+        let capi_client = Client {
+            tls: capi_tls.clone(),
+            server_name: Some(config.capi_server_name.clone()).filter(|name| !name.is_empty()),
+            limits: ClientLimits {
+                max_redirects: MAX_REDIRECTS,
+                ..ClientLimits::default()
+            },
+        };
+        let capi = |target, base: &str, path: &str, client: Client| {
+            let service = Service::new(target, client, limits);
+            Arc::new(Capi::new(service, format!("{base}{path}"), limits))
+        };
+        let wrong = |service| PlatformError::Url { service };
+        let check_token: Uri = format!("{uaa_base}/check_token")
+            .parse()
+            .map_err(|_| wrong("UAA"))?;
+        let uaa = Uaa::new(
+            Service::new("uaa", uaa_client, limits),
+            check_token,
+            &config.uaa_client,
+            &config.uaa_secret,
+            limits,
+        );
+        Ok(Arc::new(Self {
+            keyer: Keyer::new().ok_or(PlatformError::NoRandom)?,
+            uaa: Arc::new(uaa.ok_or_else(|| wrong("UAA"))?),
+            log_access: capi(
+                "capi_log_access",
+                &capi_base,
+                "/internal/v4/log_access/",
+                capi_client.clone(),
+            ),
+            service_instances: external.map(|base| {
+                capi(
+                    "capi_service_instances",
+                    &base,
+                    "/v3/service_instances/",
+                    capi_client,
+                )
+            }),
+            standings: Cache::new(limits.max_cached, lifecycle),
+            sights: Cache::new(limits.max_cached, lifecycle),
+            uaa_tls,
+            capi_tls,
+        }))
+    }
+
+    /// How long the last answers took.
+    pub fn latencies(&self) -> Latencies {
+        let service_instances = self.service_instances.as_ref();
+        Latencies {
+            uaa: self.uaa.service.last_latency(),
+            log_access: self.log_access.service.last_latency(),
+            service_instances: service_instances
+                .map_or(Duration::ZERO, |capi| capi.service.last_latency()),
+        }
+    }
+
+    /// Adds the metrics of the checks.
+    pub fn collect(&self, samples: &mut Samples) {
+        self.uaa.service.collect(samples);
+        self.log_access.service.collect(samples);
+        if let Some(capi) = &self.service_instances {
+            capi.service.collect(samples);
+        }
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        for (cache, counts, entries) in [
+            ("tokens", self.standings.counts(), self.standings.len()),
+            ("sources", self.sights.counts(), self.sights.len()),
+        ] {
+            for (outcome, count) in [
+                ("hit", &counts.hits),
+                ("joined", &counts.joined),
+                ("miss", &counts.misses),
+                ("refused", &counts.crowded),
+            ] {
+                let labels = [("cache", cache), ("outcome", outcome)];
+                samples.counter(&names::ACCESS_CACHE_LOOKUPS, &labels, read(count));
+            }
+            let cache = [("cache", cache)];
+            samples.counter(&names::ACCESS_CACHE_EVICTED, &cache, read(&counts.evicted));
+            samples.gauge_count(&names::ACCESS_CACHE_ENTRIES, &cache, entries as u64);
+        }
+        for (role, tls) in [("uaa", &self.uaa_tls), ("capi", &self.capi_tls)] {
+            if let Some(tls) = tls {
+                let role = [("role", role)];
+                samples.counter(&names::TLS_RELOADS, &role, tls.reloads());
+                samples.counter(&names::TLS_RELOAD_FAILURES, &role, tls.reload_failures());
+            }
+        }
+    }
+
+    /// What UAA says of this token, now or a short while ago.
+    async fn standing(&self, token: &[u8]) -> Result<Standing, Unasked> {
+        let key = self.keyer.key(&[b"uaa", token]);
+        let check = || {
+            let (uaa, token) = (Arc::clone(&self.uaa), token.to_vec());
+            async move { uaa.check(&token).await }
+        };
+        self.standings.get(key, check).await
+    }
+
+    /// What the Cloud Controller says of this id, now or a short while ago.
+    async fn sight(&self, capi: &Arc<Capi>, key: Key, id: &str, text: HeaderValue) -> Sight {
+        let check = || {
+            let (capi, id) = (Arc::clone(capi), id.to_owned());
+            async move { capi.check(&id, text).await }
+        };
+        match self.sights.get(key, check).await {
+            Ok(sight) => sight,
+            Err(why) => Sight::NoAnswer(why.to_string().into()),
+        }
+    }
+
+    async fn judge_firehose(&self, who: &Credentials) -> Result<Allowed, Denied> {
+        let token = who.admin_token().ok_or(Denied::NoToken)?;
+        match self.standing(token).await {
+            Ok(Standing::Good { firehose: true, .. }) => Ok(Allowed::default()),
+            _ => Err(Denied::Refused),
+        }
+    }
+
+    async fn judge_app(&self, app_id: &str, who: &Credentials) -> Result<Allowed, Denied> {
+        if !is_guid(app_id) {
+            return Err(Denied::NotAnAppId);
+        }
+        let Some(text) = who.text() else {
+            info!("Error: authorization not provided");
+            return Err(Denied::NoToken);
+        };
+        let header = header(text).ok_or(Denied::Refused)?;
+        let key = self.log_access_key(app_id, text);
+        match self.sight(&self.log_access, key, app_id, header).await {
+            Sight::Allowed => Ok(Allowed::default()),
+            Sight::Status(401) => Err(Denied::Refused),
+            Sight::Status(403 | 404) => Err(Denied::NotFound),
+            Sight::Status(status) => Err(Denied::Unavailable(format!(
+                "the Cloud Controller answered {status}"
+            ))),
+            Sight::NoAnswer(why) => Err(Denied::Unavailable(why.to_string())),
+        }
+    }
+
+    async fn judge_sources(&self, ids: &[String], who: &Credentials) -> Result<Allowed, Denied> {
+        let text = who.text().ok_or(Denied::NoToken)?;
+        let token = who.gateway_token().ok_or(Denied::NoToken)?;
+        match self.standing(token).await {
+            Ok(Standing::Good {
+                firehose,
+                logs_admin,
+            }) if firehose || logs_admin => return Ok(Allowed::default()),
+            Ok(Standing::Good { .. } | Standing::NotGood) => {}
+            Ok(Standing::Unknown) | Err(_) => return Err(Denied::NotFound),
+        }
+        let header = header(text).ok_or(Denied::NotFound)?;
+        if ids.is_empty() {
+            return Err(Denied::NotFound);
+        }
+        for id in ids {
+            if !is_guid(id) || !self.sees(id, text, &header).await {
+                return Err(Denied::NotFound);
+            }
+        }
+        Ok(Allowed::default())
+    }
+
+    /// Whether the bearer may see an application or a service instance of this id.
+    async fn sees(&self, id: &str, text: &[u8], header: &HeaderValue) -> bool {
+        let key = self.log_access_key(id, text);
+        match self.sight(&self.log_access, key, id, header.clone()).await {
+            Sight::Allowed => return true,
+            // No second try where there was no answer.
+            Sight::NoAnswer(_) => return false,
+            Sight::Status(_) => {}
+        }
+        let Some(capi) = &self.service_instances else {
+            return false;
+        };
+        let key = self.keyer.key(&[b"service_instances", id.as_bytes(), text]);
+        self.sight(capi, key, id, header.clone()).await == Sight::Allowed
+    }
+
+    fn log_access_key(&self, id: &str, text: &[u8]) -> Key {
+        self.keyer.key(&[b"log_access", id.as_bytes(), text])
+    }
+}
+
+impl AccessControl for Platform {
+    /// UAA's question: is `doppler.firehose` among the token's scopes?
+    fn firehose<'a>(&'a self, who: &'a Credentials) -> Verdict<'a> {
+        Box::pin(self.judge_firehose(who))
+    }
+
+    /// The Cloud Controller's question, about a GUID only.
+    fn app_stream<'a>(&'a self, app_id: &'a str, who: &'a Credentials) -> Verdict<'a> {
+        Box::pin(self.judge_app(app_id, who))
+    }
+
+    /// An admin (`doppler.firehose` or `logs.admin`) may read everything, others every id that the Cloud Controller
+    /// shows them.
+    fn sources<'a>(&'a self, source_ids: &'a [String], who: &'a Credentials) -> Verdict<'a> {
+        Box::pin(self.judge_sources(source_ids, who))
+    }
+}
+
+impl fmt::Debug for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Platform").finish_non_exhaustive()
+    }
+}
+
+/// The authorization as a header that is never shown; `None` if it cannot be one.
+fn header(text: &[u8]) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_bytes(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Whether this can be the base address of a service.
+pub(crate) fn is_base_address(url: &str) -> bool {
+    base("", url).is_ok()
+}
+
+/// A base address without a slash at its end.
+fn base(service: &'static str, url: &str) -> Result<String, PlatformError> {
+    let url = url.trim_end_matches('/');
+    let wrong = || PlatformError::Url { service };
+    let uri: Uri = url.parse().map_err(|_| wrong())?;
+    let usable = matches!(uri.scheme_str(), Some("http" | "https"))
+        && uri.host().is_some_and(|host| !host.is_empty())
+        && uri.query().is_none();
+    if usable {
+        Ok(url.to_owned())
+    } else {
+        Err(wrong())
+    }
+}
+
+fn require_tls(
+    service: &'static str,
+    base: &str,
+    tls: Option<&Arc<ClientTls>>,
+) -> Result<(), PlatformError> {
+    if base.starts_with("https:") && tls.is_none() {
+        return Err(PlatformError::NoTls { service });
+    }
+    Ok(())
+}
+
+fn uaa_tls(config: &PlatformConfig) -> Result<Option<Arc<ClientTls>>, PlatformError> {
+    let tls = if config.skip_verify {
+        ClientTls::unverified(None, Profile::Http)
+    } else if is_set(&config.uaa_ca) {
+        ClientTls::ca_only(&config.uaa_ca)
+    } else {
+        return Ok(None);
+    };
+    tls.map(Some).map_err(unusable("UAA"))
+}
+
+fn capi_tls(config: &PlatformConfig) -> Result<Option<Arc<ClientTls>>, PlatformError> {
+    let files = &config.capi_tls;
+    let identity = is_set(&files.cert) && is_set(&files.key);
+    let tls = if config.skip_verify {
+        let identity = identity.then_some((&*files.cert, &*files.key));
+        ClientTls::unverified(identity, Profile::Http)
+    } else if identity && is_set(&files.ca) {
+        ClientTls::mutual_with(files, Profile::Http)
+    } else {
+        return Ok(None);
+    };
+    tls.map(Some).map_err(unusable("the Cloud Controller"))
+}
+
+fn is_set(path: &Path) -> bool {
+    !path.as_os_str().is_empty()
+}
+
+fn unusable(service: &'static str) -> impl Fn(TlsError) -> PlatformError {
+    move |source| PlatformError::Tls { service, source }
+}

@@ -1,0 +1,112 @@
+//! The settings of the checks that the Go programs have not, under the prefix of the program that has them.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use loggregator_service::config::{Reader, Setting};
+
+use super::config::{Limits, TokenCheck};
+
+/// The settings of the checks for a program whose variables begin with this prefix.
+macro_rules! access_settings {
+    ($prefix:literal) => {
+        &[
+            Setting::new(
+                concat!($prefix, "TOKEN_CHECK"),
+                "remote",
+                "Who judges whether a token is an admin's. remote: UAA is asked about each token.",
+            ),
+            Setting::new(
+                concat!($prefix, "ACCESS_ALLOWED_FOR"),
+                "30s",
+                "How long a token that UAA or the Cloud Controller allowed stays so without asking again. 0s: always \
+                 ask.",
+            ),
+            Setting::new(
+                concat!($prefix, "ACCESS_DENIED_FOR"),
+                "5s",
+                "How long a token that they denied stays so without asking again. 0s: always ask.",
+            ),
+            Setting::new(
+                concat!($prefix, "ACCESS_MAX_CACHED"),
+                "10000",
+                "Their answers that are kept, and different checks under way, at most; the oldest answers go first.",
+            ),
+            Setting::new(
+                concat!($prefix, "ACCESS_MAX_IN_FLIGHT"),
+                "64",
+                "Requests under way to each of UAA and the Cloud Controller; others wait.",
+            ),
+            Setting::new(
+                concat!($prefix, "ACCESS_TIMEOUT"),
+                "20s",
+                "Time for one check, waiting included; then it is denied.",
+            ),
+            Setting::new(
+                concat!($prefix, "ACCESS_BREAKER_FAILURES"),
+                "5",
+                "After so many failures in a row UAA or the Cloud Controller is left alone for a while: what no kept \
+                 answer covers is denied at once.",
+            ),
+            Setting::new(
+                concat!($prefix, "ACCESS_BREAKER_MAX_PAUSE"),
+                "30s",
+                "The longest such while; the first is half a second.",
+            ),
+        ]
+    };
+}
+pub(crate) use access_settings;
+
+/// One table of two. `N` is the sum of their lengths; more is filled up with the first setting.
+pub(crate) const fn joined<const N: usize>(one: &[Setting], other: &[Setting]) -> [Setting; N] {
+    let mut all = [one[0]; N];
+    let mut i = 0;
+    while i < N {
+        if i < one.len() {
+            all[i] = one[i];
+        } else if i - one.len() < other.len() {
+            all[i] = other[i - one.len()];
+        }
+        i += 1;
+    }
+    all
+}
+
+/// Reads the settings that [`access_settings`] makes.
+pub(crate) fn read(reader: &mut Reader<'_>, prefix: &str) -> (TokenCheck, Limits) {
+    let name = |rest: &str| format!("{prefix}{rest}");
+    let limits = Limits {
+        allowed_for: reader.value(&name("ACCESS_ALLOWED_FOR")),
+        denied_for: reader.value(&name("ACCESS_DENIED_FOR")),
+        max_cached: reader
+            .value::<NonZeroUsize>(&name("ACCESS_MAX_CACHED"))
+            .get(),
+        max_in_flight: reader
+            .value::<NonZeroUsize>(&name("ACCESS_MAX_IN_FLIGHT"))
+            .get(),
+        timeout: positive(reader, &name("ACCESS_TIMEOUT")),
+        breaker_failures: reader.value(&name("ACCESS_BREAKER_FAILURES")),
+        breaker_max_pause: positive(reader, &name("ACCESS_BREAKER_MAX_PAUSE")),
+        ..Limits::default()
+    };
+    if limits.breaker_failures == 0 {
+        reader.reject(&name("ACCESS_BREAKER_FAILURES"), "must be at least 1");
+    }
+    let tokens = match reader.value::<String>(&name("TOKEN_CHECK")).as_str() {
+        "remote" => TokenCheck::Remote,
+        _ => {
+            reader.reject(&name("TOKEN_CHECK"), "must be remote");
+            TokenCheck::Remote
+        }
+    };
+    (tokens, limits)
+}
+
+fn positive(reader: &mut Reader<'_>, name: &str) -> Duration {
+    let value: Duration = reader.value(name);
+    if value.is_zero() {
+        reader.reject(name, "must be longer than nothing");
+    }
+    value
+}
