@@ -106,7 +106,7 @@ pub(crate) struct Account {
     accounts: Arc<Accounts>,
     /// What it receives was counted as the program's ingress when it came from the dopplers.
     shared: bool,
-    end: &'static str,
+    end: Mutex<&'static str>,
 }
 
 #[derive(Debug, Default)]
@@ -175,8 +175,8 @@ impl Account {
     }
 
     /// How the connection ended: the reason for what is not delivered. Without it the process ended.
-    pub(crate) fn ended(&mut self, end: &'static str) {
-        self.end = end;
+    pub(crate) fn ended(&self, end: &'static str) {
+        *self.end.lock() = end;
     }
 
     pub(crate) fn identity(&self) -> &Identity {
@@ -191,10 +191,11 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         let mut line = self.accounts.line(&self.identity, &self.counts, false);
-        let sums = self.sums();
-        sums.add(self.end, line.pending, 1);
+        let end = *self.end.get_mut();
+        let sums = self.accounts.totals.of(self.identity.endpoint);
+        sums.add(end, line.pending, 1);
         if line.pending > 0 {
-            *line.dropped.entry(self.end.to_owned()).or_default() += line.pending;
+            *line.dropped.entry(end.to_owned()).or_default() += line.pending;
             line.pending = 0;
         }
         sums.clients.fetch_sub(1, Ordering::Relaxed);
@@ -296,7 +297,7 @@ impl Accounts {
             counts,
             accounts: Arc::clone(self),
             shared,
-            end: STOPPED,
+            end: Mutex::new(STOPPED),
         }
     }
 
@@ -385,7 +386,7 @@ mod tests {
     #[test]
     fn what_is_open_is_pending_and_what_is_closed_was_dropped() {
         let accounts = Accounts::new(PROGRAM, "addr".to_owned(), 10);
-        let mut account = accounts.open(identity("s"), false);
+        let account = accounts.open(identity("s"), false);
         let clients = || accounts.totals.of(0).clients.load(Ordering::Relaxed);
         account.received(10);
         account.delivered(7, 700);

@@ -21,7 +21,10 @@
 
 pub mod access;
 mod accounts;
+mod dopplers;
+mod ports;
 pub mod provider;
+pub mod rlp;
 mod upstream;
 pub mod websocket;
 

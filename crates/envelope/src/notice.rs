@@ -21,15 +21,20 @@ pub struct Notice<'a> {
 impl Notice<'_> {
     /// Appends the v2 notice as one record of an `EnvelopeBatch`: a counter `dropped` of the source `doppler`.
     pub fn put_v2(&self, out: &mut BytesMut) {
+        self.put_v2_by("doppler", "loggregator.doppler", out);
+    }
+
+    /// As [`put_v2`](Notice::put_v2), by a program of this source id and origin.
+    pub fn put_v2_by(&self, by: &str, origin: &str, out: &mut BytesMut) {
         let mut tags = self.tags();
         tags.insert("direction".to_owned(), "egress".to_owned());
-        tags.insert("origin".to_owned(), "loggregator.doppler".to_owned());
+        tags.insert("origin".to_owned(), origin.to_owned());
         if let Some(source_id) = self.source_id {
             tags.insert("dropped_source_id".to_owned(), source_id.to_owned());
         }
         let envelope = v2::Envelope {
             timestamp: now(),
-            source_id: "doppler".to_owned(),
+            source_id: by.to_owned(),
             tags,
             message: Some(v2::envelope::Message::Counter(v2::Counter {
                 name: "dropped".to_owned(),

@@ -24,6 +24,11 @@ fn sections() -> Vec<(&'static str, &'static str, &'static [Setting])> {
             "`loggregator traffic-controller`. Names that the Go traffic controller knows are kept.",
             traffic_controller::SETTINGS,
         ),
+        (
+            "rlp",
+            "The reverse log proxy. Names that the Go reverse log proxy knows are kept.",
+            traffic_controller::rlp::SETTINGS,
+        ),
         ("Process log", "Every component.", logging::SETTINGS),
     ]
 }

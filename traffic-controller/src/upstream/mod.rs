@@ -10,8 +10,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use loggregator_client::{Batch, DopplerSet, V1Stream};
+use loggregator_client::{Batch, DopplerSet, EgressStream, V1Stream};
 use loggregator_proto::plumbing::SubscriptionRequest;
+use loggregator_proto::v2::EgressBatchRequest;
 
 pub use shared::SharedLimits;
 pub(crate) use shared::{Hub, Shared};
@@ -76,5 +77,30 @@ impl Batches for V1Stream {
 
     fn close(self: Box<Self>) -> u64 {
         V1Stream::close(*self).envelopes
+    }
+}
+
+impl Upstream<EgressBatchRequest> for DopplerSet {
+    /// Waits until the dopplers have answered, so that a client that hears that its stream is open misses nothing from then
+    /// on. Go routers answer with their first message only and are not waited for beyond [`OPEN_WITHIN`].
+    fn subscribe(&self, request: EgressBatchRequest) -> Subscribing {
+        let mut stream = EgressStream::open(self, request);
+        let dopplers = self.peers().len();
+        Box::pin(async move {
+            if dopplers > 0 {
+                drop(tokio::time::timeout(OPEN_WITHIN, stream.answered(dopplers)).await);
+            }
+            Box::new(stream) as Box<dyn Batches>
+        })
+    }
+}
+
+impl Batches for EgressStream {
+    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Batch>> {
+        self.poll_next(cx)
+    }
+
+    fn close(self: Box<Self>) -> u64 {
+        EgressStream::close(*self).envelopes
     }
 }

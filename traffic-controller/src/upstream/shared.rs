@@ -39,6 +39,11 @@ const LOOKS: usize = 2;
 pub(crate) trait Request: Message + Sized + 'static {
     /// The shard group; empty: none.
     fn shard_id(&self) -> &str;
+
+    /// Equal for requests that get the same from a doppler.
+    fn key(&self) -> Vec<u8> {
+        self.encode_to_vec()
+    }
 }
 
 impl Request for SubscriptionRequest {
@@ -50,6 +55,13 @@ impl Request for SubscriptionRequest {
 impl Request for EgressBatchRequest {
     fn shard_id(&self) -> &str {
         &self.shard_id
+    }
+
+    /// Dopplers give the tags as they are, whatever is preferred.
+    fn key(&self) -> Vec<u8> {
+        let mut key = self.clone();
+        key.use_preferred_tags = false;
+        key.encode_to_vec()
     }
 }
 
@@ -108,7 +120,7 @@ impl<R: Request> Upstream<R> for Shared<R> {
         if !request.shard_id().is_empty() {
             return self.inner.subscribe(request);
         }
-        let reader = Hub::join(&self.hub, request.encode_to_vec());
+        let reader = Hub::join(&self.hub, request.key());
         let inner = Arc::clone(&self.inner);
         Box::pin(async move {
             let entry = &reader.entry;
@@ -130,7 +142,7 @@ impl<R: Request> Upstream<R> for Shared<R> {
 pub(crate) struct Hub {
     limits: SharedLimits,
     accounts: Arc<Accounts>,
-    /// By encoded request. Locked before any queue.
+    /// By the request's key. Locked before any queue.
     entries: Mutex<HashMap<Vec<u8>, Arc<Entry>>>,
     bytes: AtomicUsize,
     readers: AtomicUsize,

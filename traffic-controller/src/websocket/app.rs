@@ -4,23 +4,20 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::future::join_all;
-use loggregator_client::{AGENT, Connector, DOPPLER, DopplerSet};
-use loggregator_net::dns::Addresses;
+use loggregator_client::{AGENT, Connector};
 use loggregator_net::http::{Server, Settings};
 use loggregator_net::{ClientTls, Profile, ServerTls, TlsError};
 use loggregator_service::Lifecycle;
-use loggregator_service::admin::{Admin, AdminError, Condition, Readiness};
+use loggregator_service::admin::{Admin, AdminError, Readiness};
 use loggregator_service::metrics::Metrics;
 use thiserror::Error as ThisError;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::access::{AccessControl, Open, Platform, PlatformError, TokenFile, TokenFileError};
 use crate::accounts::Accounts;
+use crate::dopplers;
 use crate::upstream::Shared;
 use crate::websocket::PROGRAM;
 use crate::websocket::config::{Access, Config};
@@ -30,9 +27,6 @@ use crate::websocket::self_metrics::{SelfMetrics, SlowConsumers};
 
 /// Subscriptions that are over and still listed one by one in the ledger; older ones are listed as their sum.
 const CLOSED_KEPT: usize = 1000;
-
-/// How often dopplers that are not connected are looked at.
-const KEEP_CONNECTED_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a traffic controller cannot start.
 #[derive(Debug, ThisError)]
@@ -109,7 +103,14 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
         Arc::clone(&client_tls).watch(config.reload_interval, lifecycle.token()),
     );
 
-    let dopplers = dopplers(&config, &client_tls, lifecycle).await;
+    let dopplers = dopplers::set(
+        &config.dopplers,
+        &client_tls,
+        config.timing.max_payload,
+        config.resolve_interval,
+        lifecycle,
+    )
+    .await;
     let accounts = Accounts::new(PROGRAM, addr.to_string(), CLOSED_KEPT);
     let upstream = Shared::new(
         Arc::new(dopplers.clone()),
@@ -123,7 +124,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
     let condition = readiness.condition("dopplers");
     lifecycle.spawn(
         "doppler connections",
-        keep_connected(dopplers.clone(), condition, lifecycle.token()),
+        dopplers::keep_connected(dopplers.clone(), condition, lifecycle.token()),
     );
     let admin_addr = match config.admin_addr {
         None => None,
@@ -219,18 +220,6 @@ fn platform(config: &Config, lifecycle: &Lifecycle) -> Result<Option<Arc<Platfor
     Ok(Some(platform))
 }
 
-async fn dopplers(config: &Config, tls: &Arc<ClientTls>, lifecycle: &Lifecycle) -> DopplerSet {
-    let mut connector = Connector::new(DOPPLER, Some(Arc::clone(tls)));
-    connector.settings.max_message = config.timing.max_payload;
-    let addresses = Addresses::resolved(
-        config.dopplers.clone(),
-        config.resolve_interval,
-        lifecycle.token(),
-    )
-    .await;
-    DopplerSet::new(&addresses, connector)
-}
-
 fn self_metrics(
     config: &Config,
     tls: &Arc<ClientTls>,
@@ -245,35 +234,4 @@ fn self_metrics(
         SelfMetrics::new(Arc::clone(accounts), config.metric_interval, channel);
     lifecycle.spawn("own metrics", emitter.run(lifecycle.token()));
     slow_consumers
-}
-
-/// Connects to the dopplers before anybody subscribes, and again after a connection was lost, so that a first client does
-/// not wait for it and the readiness tells the truth.
-async fn keep_connected(dopplers: DopplerSet, condition: Condition, stop: CancellationToken) {
-    let mut change = dopplers.watch();
-    loop {
-        let peers = change.borrow_and_update().clone();
-        let away = peers.iter().filter(|peer| !peer.is_connected());
-        let attempts = join_all(away.map(|peer| {
-            let left = peer.left().clone();
-            async move {
-                left.run_until_cancelled(tokio::time::timeout(
-                    KEEP_CONNECTED_EVERY,
-                    peer.channel().ready(),
-                ))
-                .await
-            }
-        }));
-        if stop.run_until_cancelled(attempts).await.is_none() {
-            return;
-        }
-        match dopplers.connected() {
-            0 => condition.not_ready(format!("none of {} is connected", peers.len())),
-            _ => condition.ready(),
-        }
-        let pause = tokio::time::timeout(KEEP_CONNECTED_EVERY, change.changed());
-        if stop.run_until_cancelled(pause).await.is_none() {
-            return;
-        }
-    }
 }

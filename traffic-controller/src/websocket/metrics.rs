@@ -10,12 +10,11 @@ use loggregator_service::metrics::{Metrics, Samples, names};
 
 use crate::access::{Platform, TokenFile};
 use crate::accounts::{Accounts, SHARED_BEHIND};
+use crate::ports;
 use crate::upstream::Hub;
 use crate::websocket::PROGRAM;
 use crate::websocket::front::Requests;
 use crate::websocket::relay::End;
-
-const LISTENER: &[(&str, &str)] = &[("listener", "websocket")];
 
 /// What there is to collect from.
 pub(crate) struct Sources {
@@ -39,12 +38,9 @@ pub(crate) fn observe(metrics: &Metrics, sources: Sources) {
             let labels = [("endpoint", endpoint), ("status", status.as_str())];
             samples.counter(&names::TC_REQUESTS, &labels, count);
         }
-        let (all, up) = (sources.dopplers.peers().len(), sources.dopplers.connected());
-        let away = all.saturating_sub(up) as u64;
-        samples.gauge_count(&names::TC_DOPPLERS, &[("state", "connected")], up as u64);
-        samples.gauge_count(&names::TC_DOPPLERS, &[("state", "away")], away);
+        ports::dopplers(samples, &names::TC_DOPPLERS, &sources.dopplers);
         collect_shared(samples, &sources.hub);
-        collect_connections(samples, &sources.connections);
+        ports::listener(samples, "websocket", &sources.connections);
         collect_files(samples, &sources);
         if let Some(platform) = &sources.platform {
             platform.collect(samples);
@@ -59,55 +55,11 @@ fn collect_shared(samples: &mut Samples, hub: &Hub) {
     samples.counter(&names::TC_SHARED_MISSED, &[], hub.missed());
 }
 
-fn collect_connections(samples: &mut Samples, connections: &ConnectionStats) {
-    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    samples.gauge_count(
-        &names::SERVER_CONNECTIONS,
-        LISTENER,
-        read(&connections.open),
-    );
-    samples.counter(
-        &names::SERVER_ACCEPTED,
-        LISTENER,
-        read(&connections.accepted),
-    );
-    samples.counter(
-        &names::SERVER_REFUSED,
-        LISTENER,
-        read(&connections.refused_over_limit),
-    );
-    samples.counter(
-        &names::SERVER_ACCEPT_ERRORS,
-        LISTENER,
-        read(&connections.accept_errors),
-    );
-    let failures = connections
-        .handshake_failures()
-        .map(|(_, count)| count)
-        .sum();
-    samples.counter(&names::SERVER_HANDSHAKE_FAILURES, LISTENER, failures);
-}
-
 fn collect_files(samples: &mut Samples, sources: &Sources) {
-    let dopplers = [("role", "dopplers")];
-    samples.counter(
-        &names::TLS_RELOADS,
-        &dopplers,
-        sources.doppler_tls.reloads(),
-    );
-    samples.counter(
-        &names::TLS_RELOAD_FAILURES,
-        &dopplers,
-        sources.doppler_tls.reload_failures(),
-    );
+    let tls = &sources.doppler_tls;
+    ports::reloads(samples, "dopplers", tls.reloads(), tls.reload_failures());
     if let Some(tls) = &sources.listen_tls {
-        let listener = [("role", "listener")];
-        samples.counter(&names::TLS_RELOADS, &listener, tls.reloads());
-        samples.counter(
-            &names::TLS_RELOAD_FAILURES,
-            &listener,
-            tls.reload_failures(),
-        );
+        ports::reloads(samples, "listener", tls.reloads(), tls.reload_failures());
     }
     if let Some(tokens) = &sources.tokens {
         let (used, unusable) = tokens.reloads();

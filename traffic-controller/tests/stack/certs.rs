@@ -12,7 +12,7 @@ pub struct Certs {
 }
 
 impl Certs {
-    /// Certificates for a doppler, an agent and a traffic controller.
+    /// Certificates for a doppler, an agent, a reverse log proxy and a traffic controller.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key = KeyPair::generate().unwrap();
@@ -24,7 +24,7 @@ impl Certs {
         let ca = params.self_signed(&key).unwrap();
         std::fs::write(dir.path().join("ca.crt"), ca.pem()).unwrap();
         let issuer = Issuer::new(params, key);
-        for name in ["doppler", "metron", "trafficcontroller"] {
+        for name in ["doppler", "metron", "reverselogproxy", "trafficcontroller"] {
             let key = KeyPair::generate().unwrap();
             let names = vec![
                 name.to_owned(),

@@ -201,6 +201,34 @@ table! {
         ACCESS_CACHE_EVICTED: COUNTER, Count, "loggregator_access_cache_evicted_total", ["cache"],
             "Answers that made room before their time was up.";
     }
+    "rlp", "What the reverse log proxy reads from the dopplers and gives to its readers; `endpoint` is `batched_receiver`, `receiver` or `in_process`." => {
+        RLP_INGRESS: COUNTER, Envelopes, "loggregator_rlp_ingress_envelopes_total", [],
+            "Envelopes received from dopplers.";
+        RLP_EGRESS: COUNTER, Envelopes, "loggregator_rlp_egress_envelopes_total", ["endpoint"],
+            "Envelopes taken by readers' connections.";
+        RLP_EGRESS_BYTES: COUNTER, Bytes, "loggregator_rlp_egress_bytes_total", ["endpoint"],
+            "Bytes of messages taken by readers' connections.";
+        RLP_DROPPED: COUNTER, Envelopes, "loggregator_rlp_dropped_envelopes_total", ["endpoint", "reason"],
+            "Envelopes received for a reader and lost.";
+        RLP_REJECTED: COUNTER, Envelopes, "loggregator_rlp_rejected_envelopes_total", ["reason"],
+            "Batches from dopplers whose framing is broken; each counts as one envelope.";
+        RLP_STREAMS: GAUGE, Connections, "loggregator_rlp_streams", ["endpoint"],
+            "Open streams.";
+        RLP_ENDED: COUNTER, Connections, "loggregator_rlp_ended_streams_total", ["endpoint", "reason"],
+            "Streams that ended, by reason.";
+        RLP_REFUSED: COUNTER, Count, "loggregator_rlp_refused_streams_total", ["reason"],
+            "Streams refused, by reason: streams and subscriptions (too many), selectors (nothing selected), bad_request.";
+        RLP_SHARED_STREAMS: GAUGE, Count, "loggregator_rlp_shared_streams", [],
+            "Subscriptions at the dopplers that readers with equal requests share.";
+        RLP_SHARED_READERS: GAUGE, Connections, "loggregator_rlp_shared_stream_readers", [],
+            "Readers of them.";
+        RLP_SHARED_BYTES: GAUGE, Bytes, "loggregator_rlp_shared_bytes", [],
+            "Bytes held for readers that are behind others of the same shared subscription.";
+        RLP_SHARED_MISSED: COUNTER, Envelopes, "loggregator_rlp_shared_missed_envelopes_total", [],
+            "Envelopes that readers were too far behind for, every reader's copy counted.";
+        RLP_DOPPLERS: GAUGE, Connections, "loggregator_rlp_dopplers", ["state"],
+            "Dopplers known, by state: connected, away.";
+    }
 }
 
 /// Every metric of the table.
