@@ -81,9 +81,9 @@ impl<T: Table> Args for Flags<T> {
 /// What a value is, by the last word of the variable.
 fn value_name(variable: &str) -> &'static str {
     match variable.rsplit('_').next() {
-        Some("FILE") => "FILE",
+        Some("FILE" | "PATH") => "FILE",
         Some("ADDR" | "ADDRESS") => "ADDR",
-        Some("DOPPLERS") => "HOST:PORT,…",
+        Some("DOPPLERS" | "ADDRS") => "HOST:PORT,…",
         Some("BYTES" | "LINE" | "MESSAGE") => "SIZE",
         Some("INTERVAL" | "LINGER" | "TIMEOUT") => "TIME",
         Some("ENVELOPES" | "STREAMS" | "COUNTERS" | "CONNECTIONS") => "N",

@@ -5,7 +5,8 @@
 //! split on commas.
 
 use super::faults::{Fault, Faults};
-use loggregator_service::config::{Env, Setting, go};
+use loggregator_net::TlsFiles;
+use loggregator_service::config::{Env, Errors, Setting, go};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub struct Program {
     pub config_exit: u8,
     /// The variable with the profiler's port.
     pub pprof_port: &'static str,
+    /// Whether its log lines have no fraction of seconds, unless `USE_RFC339` is set.
+    pub seconds_only: bool,
 }
 
 /// One variable of a Go program.
@@ -282,25 +285,35 @@ impl<'a> Values<'a> {
         elements.map(str::to_owned).collect()
     }
 
+    /// The files of a mutual TLS identity.
+    pub fn tls_files(&self, [ca, cert, key]: [&str; 3]) -> TlsFiles {
+        TlsFiles {
+            ca: self.path(ca),
+            cert: self.path(cert),
+            key: self.path(key),
+        }
+    }
+
     /// The stage's own settings from this environment, read by the stage's parser. The Go program's variables are hidden
-    /// from it: those that it requires read as `placeholder` says. What is wrong goes to `faults`.
-    pub fn own<C: Default>(
+    /// from it; those that it must have are `placeholders`. What is wrong goes to `faults`, and is `None`.
+    pub fn own<C>(
         &self,
         placeholders: &[(&str, &str)],
         faults: &mut Faults,
-        read: impl FnOnce(&dyn Env) -> Result<C, loggregator_service::config::Errors>,
-    ) -> C {
+        read: impl FnOnce(&dyn Env) -> Result<C, Errors>,
+    ) -> Option<C> {
         let own = Own {
             names: self.program.own_settings(),
             env: self.env,
             placeholders,
         };
-        read(&own).unwrap_or_else(|errors| {
-            for error in errors.0 {
-                faults.config(error.to_string());
+        match read(&own) {
+            Ok(config) => Some(config),
+            Err(errors) => {
+                errors.0.iter().for_each(|error| faults.config(error));
+                None
             }
-            C::default()
-        })
+        }
     }
 
     /// Where the values come from.

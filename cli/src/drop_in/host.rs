@@ -70,7 +70,7 @@ pub fn main<P: DropIn>() -> ExitCode {
     let values = Values::read(program, &env, &mut faults);
     let config = P::read(&values, &mut faults);
     let pprof_port = values.port32(program.pprof_port, &mut faults, pprof::fault);
-    let log = log_config(&values, &mut faults);
+    let log = log_config(program, &values, &mut faults);
     if let Some(exit) = faults.exit() {
         return refuse(&faults, exit, &log);
     }
@@ -85,7 +85,7 @@ pub fn main<P: DropIn>() -> ExitCode {
 }
 
 /// The form of the log lines, and what is logged.
-fn log_config(values: &Values<'_>, faults: &mut Faults) -> logging::Config {
+fn log_config(program: &Program, values: &Values<'_>, faults: &mut Faults) -> logging::Config {
     let known = command_line::log_settings();
     let shown = LogVariables(values.env(), &known);
     let mut log = logging::Config::from_env(&shown).unwrap_or_else(|errors| {
@@ -96,6 +96,8 @@ fn log_config(values: &Values<'_>, faults: &mut Faults) -> logging::Config {
     });
     log.format = if values.flag("USE_RFC339") {
         logging::Format::GoRfc3339
+    } else if program.seconds_only {
+        logging::Format::GoSeconds
     } else {
         logging::Format::Go
     };

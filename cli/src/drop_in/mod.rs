@@ -79,3 +79,13 @@ fn chain(error: &dyn std::error::Error) -> String {
         .collect::<Vec<_>>()
         .join(": ")
 }
+
+/// Base URLs that cannot be used. Go's program starts with one, and then denies everybody everything.
+fn base_urls(values: &go_env::Values<'_>, names: &[&str], faults: &mut faults::Faults) {
+    for name in names {
+        let url = values.text(name);
+        if !::traffic_controller::access::is_base_address(&url) {
+            faults.config(format!("{name} is not of the form https://host:port"));
+        }
+    }
+}

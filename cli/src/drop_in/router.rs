@@ -125,15 +125,12 @@ impl DropIn for Router {
         config_error: "Unable to parse config",
         config_exit: 1,
         pprof_port: "ROUTER_PPROF_PORT",
+        seconds_only: false,
     };
     type Config = Config;
 
     fn read(values: &Values<'_>, faults: &mut Faults) -> Config {
-        let tls = TlsFiles {
-            ca: values.path("ROUTER_CA_FILE"),
-            cert: values.path("ROUTER_CERT_FILE"),
-            key: values.path("ROUTER_KEY_FILE"),
-        };
+        let tls = values.tls_files(["ROUTER_CA_FILE", "ROUTER_CERT_FILE", "ROUTER_KEY_FILE"]);
         for (path, name) in [
             (&tls.ca, "CAFile"),
             (&tls.cert, "CertFile"),
@@ -166,7 +163,7 @@ impl DropIn for Router {
                 agent_addr,
                 metric_interval: interval.min(LONGEST),
                 metric_source_id: values.text("ROUTER_METRIC_SOURCE_ID"),
-                ..own
+                ..own.unwrap_or_default()
             },
             buffers: ["INGRESS_BUFFER_SIZE", "EGRESS_BUFFER_SIZE"]
                 .map(|name| values.optional(name).map(|_| values.int(name))),

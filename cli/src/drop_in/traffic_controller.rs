@@ -3,17 +3,27 @@
 use super::faults::{Fault, Faults, listen_text};
 use super::go_env::{Field, Kind, Program, Values};
 use super::host::DropIn;
-use loggregator_net::{ClientTls, Profile, ServerTls, TlsFiles};
+use loggregator_net::{ClientTls, Profile, ServerTls};
 use loggregator_service::Lifecycle;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use traffic_controller::Access;
+use traffic_controller::access::{PlatformConfig, Secret};
 
 /// The traffic controller.
 pub struct TrafficController;
 
 /// Exit code after an error while it starts.
 const EXIT_SETUP: u8 = 1;
+/// Settings that the stage must have and that are put in afterwards.
+const PLACEHOLDERS: [(&str, &str); 6] = [
+    ("ROUTER_CA_FILE", "-"),
+    ("ROUTER_CERT_FILE", "-"),
+    ("ROUTER_KEY_FILE", "-"),
+    ("TRAFFIC_CONTROLLER_UAA_HOST", "http://uaa"),
+    ("TRAFFIC_CONTROLLER_UAA_CLIENT_SECRET", "-"),
+    ("TRAFFIC_CONTROLLER_API_HOST", "http://capi"),
+];
 /// What a stop may take beyond the time that clients have for what was already received: the deployment's drain script
 /// waits for 5 s in all.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -210,31 +220,29 @@ impl DropIn for TrafficController {
         config_error: "Unable to load config",
         config_exit: 2,
         pprof_port: "TRAFFIC_CONTROLLER_PPROF_PORT",
+        seconds_only: false,
     };
     type Config = traffic_controller::Config;
 
     fn read(values: &Values<'_>, faults: &mut Faults) -> Self::Config {
         must_be_set(values, faults);
-        let placeholders = [
-            ("ROUTER_CA_FILE", "-"),
-            ("ROUTER_CERT_FILE", "-"),
-            ("ROUTER_KEY_FILE", "-"),
-            ("TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL", "true"),
-        ];
-        let own = values.own(&placeholders, faults, traffic_controller::Config::from_env);
+        let own = values
+            .own(&PLACEHOLDERS, faults, traffic_controller::Config::from_env)
+            .unwrap_or_default();
         let listen_tls = (
             values.path("TRAFFIC_CONTROLLER_OUTGOING_CERT_FILE"),
             values.path("TRAFFIC_CONTROLLER_OUTGOING_KEY_FILE"),
         );
         let config = traffic_controller::Config {
-            doppler_tls: tls_files(
-                values,
-                ["ROUTER_CA_FILE", "ROUTER_CERT_FILE", "ROUTER_KEY_FILE"],
-            ),
+            doppler_tls: values.tls_files([
+                "ROUTER_CA_FILE",
+                "ROUTER_CERT_FILE",
+                "ROUTER_KEY_FILE",
+            ]),
             listen_tls: Some(listen_tls),
             listen_addr: listen_addr(values, faults),
             dopplers: values.list("ROUTER_ADDRS"),
-            access: access(values, faults),
+            access: access(values, own.access.clone(), faults),
             agent_addr: values.optional("AGENT_GRPC_ADDRESS"),
             metric_interval: values.interval("TRAFFIC_CONTROLLER_METRIC_EMITTER_INTERVAL"),
             ..own
@@ -309,19 +317,32 @@ fn listen_addr(values: &Values<'_>, faults: &mut Faults) -> SocketAddr {
     SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
 }
 
-fn access(values: &Values<'_>, faults: &mut Faults) -> Access {
-    if !values.flag("TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL") {
-        faults.config("access control by UAA is not there yet");
+/// UAA and Cloud Controller, with the limits that the settings of ours say; nobody where access control is off.
+fn access(values: &Values<'_>, own: Access, faults: &mut Faults) -> Access {
+    if values.flag("TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL") {
+        return Access::None;
     }
-    Access::None
-}
-
-fn tls_files(values: &Values<'_>, [ca, cert, key]: [&str; 3]) -> TlsFiles {
-    TlsFiles {
-        ca: values.path(ca),
-        cert: values.path(cert),
-        key: values.path(key),
-    }
+    let own = match own {
+        Access::Platform(own) => *own,
+        _ => PlatformConfig::default(),
+    };
+    super::base_urls(
+        values,
+        &["TRAFFIC_CONTROLLER_UAA_HOST", "TRAFFIC_CONTROLLER_API_HOST"],
+        faults,
+    );
+    Access::Platform(Box::new(PlatformConfig {
+        uaa_url: values.text("TRAFFIC_CONTROLLER_UAA_HOST"),
+        uaa_ca: values.path("TRAFFIC_CONTROLLER_UAA_CA_CERT"),
+        uaa_client: values.text("TRAFFIC_CONTROLLER_UAA_CLIENT"),
+        uaa_secret: Secret::new(values.text("TRAFFIC_CONTROLLER_UAA_CLIENT_SECRET")),
+        capi_url: values.text("TRAFFIC_CONTROLLER_API_HOST"),
+        capi_external_url: None,
+        capi_tls: values.tls_files(["CC_CA_FILE", "CC_CERT_FILE", "CC_KEY_FILE"]),
+        capi_server_name: values.text("CC_SERVER_NAME"),
+        skip_verify: values.flag("TRAFFIC_CONTROLLER_SKIP_CERT_VERIFY"),
+        ..own
+    }))
 }
 
 /// Every file that the Go program reads while it starts, also those that are not used when access control is off.
@@ -341,7 +362,7 @@ fn check_files(values: &Values<'_>, config: &traffic_controller::Config, faults:
         ClientTls::ca_only(&uaa),
         fault("Unable to create UAA HTTP Client: "),
     );
-    let capi = tls_files(values, ["CC_CA_FILE", "CC_CERT_FILE", "CC_KEY_FILE"]);
+    let capi = values.tls_files(["CC_CA_FILE", "CC_CERT_FILE", "CC_KEY_FILE"]);
     faults.tls(
         ClientTls::mutual_with(&capi, Profile::Http),
         fault("Unable to create CC HTTP Client: "),

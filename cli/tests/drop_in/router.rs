@@ -115,90 +115,101 @@ fn every_mistake_has_its_text_and_its_exit_code() {
     let certs = Certs::generate().unwrap();
     let dir = certs.dir().display().to_string();
     let other = certs.tls("metron").key;
-    let cases: &[(&[(&str, &str)], &str, i32)] = &[
+    let cases: &[(&str, &str, &str, i32)] = &[
         (
-            &[("ROUTER_PORT", "abc")],
+            "ROUTER_PORT",
+            "abc",
             "Unable to parse config: strconv.ParseUint: parsing \"abc\": invalid syntax (ROUTER_PORT)",
             1,
         ),
         (
-            &[("INGRESS_BUFFER_SIZE", "1k")],
+            "INGRESS_BUFFER_SIZE",
+            "1k",
             "Unable to parse config: strconv.ParseInt: parsing \"1k\": invalid syntax (INGRESS_BUFFER_SIZE)",
             1,
         ),
         (
-            &[("EGRESS_BUFFER_SIZE", "99999999999999999999")],
+            "EGRESS_BUFFER_SIZE",
+            "99999999999999999999",
             "Unable to parse config: strconv.ParseInt: parsing \"99999999999999999999\": value out of range (EGRESS_BUFFER_SIZE)",
             1,
         ),
         (
-            &[("ROUTER_METRIC_BATCH_INTERVAL_MILLISECONDS", "-1")],
+            "ROUTER_METRIC_BATCH_INTERVAL_MILLISECONDS",
+            "-1",
             "Unable to parse config: strconv.ParseUint: parsing \"-1\": invalid syntax (ROUTER_METRIC_BATCH_INTERVAL_MILLISECONDS)",
             1,
         ),
         (
-            &[("ROUTER_CA_FILE", "")],
+            "ROUTER_CA_FILE",
+            "",
             "Unable to parse config: invalid router config, no GRPC.CAFile provided",
             1,
         ),
         (
-            &[("ROUTER_CERT_FILE", "")],
+            "ROUTER_CERT_FILE",
+            "",
             "Unable to parse config: invalid router config, no GRPC.CertFile provided",
             1,
         ),
         (
-            &[("ROUTER_KEY_FILE", "")],
+            "ROUTER_KEY_FILE",
+            "",
             "Unable to parse config: invalid router config, no GRPC.KeyFile provided",
             1,
         ),
         (
-            &[("ROUTER_CERT_FILE", "/nowhere/x")],
+            "ROUTER_CERT_FILE",
+            "/nowhere/x",
             "Could not use GRPC creds for server: failed to load keypair: open /nowhere/x: no such file or directory",
             1,
         ),
         (
-            &[("ROUTER_CA_FILE", "/nowhere/ca")],
+            "ROUTER_CA_FILE",
+            "/nowhere/ca",
             "Could not use GRPC creds for server: failed to read certificate(s) at path \"/nowhere/ca\": open /nowhere/ca: no such file or directory",
             1,
         ),
         (
-            &[("ROUTER_CA_FILE", "DIR/doppler.key")],
+            "ROUTER_CA_FILE",
+            "DIR/doppler.key",
             "Could not use GRPC creds for server: unexpected PEM block type \"PRIVATE KEY\" in file \"DIR/doppler.key\"",
             1,
         ),
         (
-            &[("ROUTER_CIPHER_SUITES", "TLS_RSA_WITH_RC4_128_SHA")],
+            "ROUTER_CIPHER_SUITES",
+            "TLS_RSA_WITH_RC4_128_SHA",
             "no valid ciphers provided for TLS configuration",
             2,
         ),
         (
-            &[("AGENT_GRPC_ADDRESS", "%zz:1")],
+            "AGENT_GRPC_ADDRESS",
+            "%zz:1",
             "Could not configure metric emitter: parse \"dns:///%zz:1\": invalid URL escape \"%zz\"",
             1,
         ),
         (
-            &[("ROUTER_PPROF_PORT", "70000")],
+            "ROUTER_PPROF_PORT",
+            "70000",
             "Error creating pprof listener: listen tcp: address 70000: invalid port",
             2,
         ),
         (
-            &[("DOPPLER_LOG_BYTES", "1MiB")],
+            "DOPPLER_LOG_BYTES",
+            "1MiB",
             "Unable to parse config: DOPPLER_LOG_BYTES=\"1MiB\": must be at least 33554432 bytes",
             1,
         ),
     ];
-    for (change, text, exit) in cases {
-        let change: Vec<(&str, String)> = change
-            .iter()
-            .map(|(name, value)| (*name, value.replace("DIR", &dir)))
-            .collect();
-        let change: Vec<(&str, &str)> = change
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()))
-            .collect();
-        let ended = run(ROUTER, &with(&vars(&certs), &change), &[]);
-        assert_eq!(ended.lines()[0], text.replace("DIR", &dir), "{change:?}");
-        assert_eq!(ended.code, Some(*exit), "{change:?}");
+    for (name, value, text, exit) in cases {
+        let value = value.replace("DIR", &dir);
+        let ended = run(ROUTER, &with(&vars(&certs), &[(name, &value)]), &[]);
+        assert_eq!(
+            ended.lines()[0],
+            text.replace("DIR", &dir),
+            "{name}={value}"
+        );
+        assert_eq!(ended.code, Some(*exit), "{name}={value}");
         assert_eq!(ended.output, "");
     }
     let ended = run(

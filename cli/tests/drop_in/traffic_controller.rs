@@ -1,10 +1,12 @@
 //! `trafficcontroller`.
 
 use crate::process::{Process, Vars, get, run, with, without};
+use loggregator_net::{ClientTls, tls_connect};
 use loggregator_testkit::Certs;
 use rustix::process::Signal;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const TRAFFIC_CONTROLLER: &str = env!("CARGO_BIN_EXE_trafficcontroller");
 
@@ -182,6 +184,70 @@ fn every_mistake_has_its_text_and_its_exit_code() {
         [format!("Unable to create UAA HTTP Client: {no_ca}")]
     );
     assert_eq!(ended.code, Some(1));
+}
+
+/// Guarantee: with access control on, addresses that cannot be used keep it from starting, and nobody without a token gets
+/// in.
+#[tokio::test]
+async fn access_control_is_on_unless_it_is_disabled() {
+    let certs = Certs::generate().unwrap();
+    let on = without(
+        &vars(&certs),
+        &["TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL"],
+    );
+    let wrong = with(
+        &on,
+        &[
+            ("TRAFFIC_CONTROLLER_UAA_HOST", "uaa"),
+            ("TRAFFIC_CONTROLLER_API_HOST", ""),
+            ("TRAFFIC_CONTROLLER_ACCESS_ALLOWED_FOR", "soon"),
+        ],
+    );
+    let ended = run(TRAFFIC_CONTROLLER, &wrong, &[]);
+    let lines = ended.lines();
+    assert_eq!(
+        lines,
+        [
+            "Unable to load config: TRAFFIC_CONTROLLER_ACCESS_ALLOWED_FOR=\"soon\": time: invalid duration \"soon\"",
+            "Unable to load config: TRAFFIC_CONTROLLER_UAA_HOST is not of the form https://host:port",
+            "Unable to load config: TRAFFIC_CONTROLLER_API_HOST is not of the form https://host:port",
+        ]
+    );
+    assert_eq!(ended.code, Some(2));
+
+    let mut controller = Process::start(TRAFFIC_CONTROLLER, &on);
+    let port = controller.port("ws");
+    for (path, status) in [
+        ("/firehose/a", "401 Unauthorized"),
+        (
+            "/apps/efe5c422-e8a7-42c2-a52b-98bffd8d6a07/stream",
+            "401 Unauthorized",
+        ),
+        ("/", "404 Not Found"),
+    ] {
+        let head = get_tls(&certs, port, path).await;
+        assert!(
+            head.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+            "{path}: {head}"
+        );
+    }
+}
+
+/// The answer to `GET path` over TLS.
+async fn get_tls(certs: &Certs, port: u16, path: &str) -> String {
+    let tls = ClientTls::ca_only(&certs.ca()).unwrap();
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port))
+        .await
+        .unwrap();
+    let mut stream = tls_connect(stream, &tls, "127.0.0.1", Duration::from_secs(10))
+        .await
+        .unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 /// Guarantee: everything that is wrong is told at once, in the Go program's order.

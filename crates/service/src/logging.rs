@@ -84,8 +84,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new(
         "LOG_FORMAT",
         "text",
-        "Shape of a log line: `text`, `json`, `go` (local time and message, as the platform's Go programs) or \
-         `go-rfc3339`.",
+        "Shape of a log line: `text`, `json`, `go` (local time and message, as the platform's Go programs), `go-seconds` \
+         or `go-rfc3339`.",
     ),
     Setting::new(
         "LOG_BURST",

@@ -27,6 +27,8 @@ pub enum Format {
     Json,
     /// As the platform's Go programs by default: local time `YYYY/MM/DD HH:MM:SS.uuuuuu `, then the message.
     Go,
+    /// As Go's standard logger: the same without the fraction.
+    GoSeconds,
     /// As the Go programs with `USE_RFC339`: UTC `YYYY-MM-DDTHH:MM:SS.nnnnnnnnnZ `, then the message.
     GoRfc3339,
 }
@@ -37,8 +39,9 @@ impl config::Value for Format {
             "text" => Self::Text { color: false },
             "json" => Self::Json,
             "go" => Self::Go,
+            "go-seconds" => Self::GoSeconds,
             "go-rfc3339" => Self::GoRfc3339,
-            _ => return Err("not one of text, json, go, go-rfc3339".to_owned()),
+            _ => return Err("not one of text, json, go, go-seconds, go-rfc3339".to_owned()),
         })
     }
 
@@ -51,6 +54,8 @@ const TEXT_TIME: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 const GO_TIME: &[BorrowedFormatItem<'_>] =
     format_description!("[year]/[month]/[day] [hour]:[minute]:[second].[subsecond digits:6]");
+const GO_SECONDS_TIME: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]/[month]/[day] [hour]:[minute]:[second]");
 const GO_RFC3339_TIME: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:9]Z");
 
@@ -126,6 +131,11 @@ impl Lines {
             Format::Json => fields.write_json(out, &stamp(now, GO_RFC3339_TIME)?, level, target),
             Format::Go => {
                 write!(out, "{} ", stamp(now.to_offset(self.offset), GO_TIME)?)?;
+                fields.write_text(out)
+            }
+            Format::GoSeconds => {
+                let local = now.to_offset(self.offset);
+                write!(out, "{} ", stamp(local, GO_SECONDS_TIME)?)?;
                 fields.write_text(out)
             }
             Format::GoRfc3339 => {

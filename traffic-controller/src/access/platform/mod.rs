@@ -330,8 +330,9 @@ fn header(text: &[u8]) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// Whether this can be the base address of a service.
-pub(crate) fn is_base_address(url: &str) -> bool {
+/// Whether this can be the base address of a service, such as `https://uaa.service.cf.internal:8443`.
+#[must_use]
+pub fn is_base_address(url: &str) -> bool {
     base("", url).is_ok()
 }
 
