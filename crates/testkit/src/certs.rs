@@ -10,12 +10,14 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// Server names of the components, as certificates in a deployment carry them.
-pub const NAMES: [&str; 5] = [
+pub const NAMES: [&str; 7] = [
     "doppler",
     "metron",
     "trafficcontroller",
     "reverselogproxy",
     "client",
+    "uaa",
+    "cloud-controller",
 ];
 
 /// A CA, and a certificate for each of [`NAMES`], valid on loopback too. The folder goes with the value.

@@ -4,7 +4,8 @@
 //! its own; each component is a [`Part`] that can be stopped, killed and started again under the same address. A
 //! [`Load`] sends numbered lines and knows which were taken; a [`Consumer`] reads any of the three ways (v2 gRPC, v1
 //! gRPC, WebSocket) and knows what came twice, out of order, or not at all. [`assert_ledger_balanced`] checks the
-//! equation that every component owes: received = delivered + dropped + pending.
+//! equation that every component owes: received = delivered + dropped + pending. [`platform`] stands for UAA and the Cloud
+//! Controller.
 
 mod certs;
 mod consumer;
@@ -12,6 +13,7 @@ mod ledger;
 mod load;
 mod part;
 mod pipeline;
+pub mod platform;
 mod sequence;
 
 pub use certs::{Certs, NAMES};
