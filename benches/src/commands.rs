@@ -47,3 +47,13 @@ pub fn plain_controller() -> String {
         sibling("controller-target").display()
     )
 }
+
+/// The reverse log proxy, which takes its settings from the environment.
+#[must_use]
+pub fn rlp() -> String {
+    format!(
+        "RLP_GRPC_ADDR={{addr}} ROUTER_ADDRS={{doppler}} RLP_CA_FILE={{ca}} RLP_CERT_FILE={{cert}} RLP_KEY_FILE={{key}} \
+         RLP_METRIC_EMITTER_INTERVAL=0s {}",
+        sibling("rlp-target").display()
+    )
+}

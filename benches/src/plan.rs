@@ -22,6 +22,8 @@ pub enum Readers {
     Members(usize),
     /// So many v1 firehoses, each with a subscription id of its own, through a traffic controller.
     WebSockets(usize),
+    /// As firehoses, through a reverse log proxy.
+    Proxied(usize),
 }
 
 impl Readers {
@@ -29,7 +31,11 @@ impl Readers {
     #[must_use]
     pub fn count(&self) -> usize {
         match self {
-            Self::Firehoses(n) | Self::Tails(n) | Self::Members(n) | Self::WebSockets(n) => *n,
+            Self::Firehoses(n)
+            | Self::Tails(n)
+            | Self::Members(n)
+            | Self::WebSockets(n)
+            | Self::Proxied(n) => *n,
         }
     }
 }
@@ -37,7 +43,8 @@ impl Readers {
 /// What is driven.
 #[derive(Clone, Debug)]
 pub enum Target {
-    /// Commands to start: of the doppler, and of the traffic controller when WebSockets are read. See [`Places`](crate::process::Places).
+    /// Commands to start: of the doppler, of the traffic controller when WebSockets are read, of the reverse log proxy when
+    /// one is read. See [`Places`](crate::process::Places).
     Start {
         /// Shown in reports.
         name: String,
@@ -45,13 +52,15 @@ pub enum Target {
         doppler: String,
         /// The traffic controller.
         controller: Option<String>,
+        /// The reverse log proxy.
+        proxy: Option<String>,
     },
     /// Servers that run already.
     Running {
         /// The doppler.
         doppler: SocketAddr,
-        /// The traffic controller.
-        controller: Option<SocketAddr>,
+        /// The traffic controller or the reverse log proxy.
+        front: Option<SocketAddr>,
         /// An identity they accept.
         files: Files,
         /// Processes to watch, by id.
@@ -84,6 +93,8 @@ pub struct Plan {
     pub slow: Option<f64>,
     /// One more stream sends so many envelopes per second, singly, of a source of its own.
     pub quiet: Option<f64>,
+    /// Whether v2 readers prefer `tags`; otherwise a reverse log proxy moves them to `deprecated_tags`.
+    pub preferred_tags: bool,
     /// `Authorization` of WebSockets.
     pub token: Option<String>,
     /// Whether WebSockets use TLS.
@@ -112,7 +123,9 @@ impl Plan {
                 })
                 .collect(),
             Readers::Members(_) => vec![sent.iter().sum()],
-            Readers::Firehoses(n) | Readers::WebSockets(n) => vec![sent.iter().sum(); n],
+            Readers::Firehoses(n) | Readers::WebSockets(n) | Readers::Proxied(n) => {
+                vec![sent.iter().sum(); n]
+            }
         }
     }
 }

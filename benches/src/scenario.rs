@@ -53,7 +53,7 @@ pub enum Kind {
         relay: Work,
     },
     /// The highest paced rate without loss, by search, beside what the floor takes when flooded.
-    Highest(usize),
+    Highest(Readers),
     /// What is delivered when twice the flooded rate is asked for.
     Overload(usize),
     /// Memory with a full log of this many MiB.
@@ -139,6 +139,41 @@ pub fn cases() -> Vec<Case> {
                 relay: Work::paced(5_000.0, firehoses(4)),
             },
         },
+        Case {
+            name: "rlp-1",
+            title: "doppler and reverse log proxy, 1 firehose, 20,000/s (floor: without a proxy)",
+            kind: Kind::Side {
+                doppler: Work::paced(20_000.0, Readers::Proxied(1)),
+                relay: Work::paced(20_000.0, firehoses(1)),
+            },
+        },
+        Case {
+            name: "rlp-4",
+            title: "doppler and reverse log proxy, 4 firehoses, 10,000/s (floor: without a proxy)",
+            kind: Kind::Side {
+                doppler: Work::paced(10_000.0, Readers::Proxied(4)),
+                relay: Work::paced(10_000.0, firehoses(4)),
+            },
+        },
+        Case {
+            name: "rlp-quiet",
+            title: "doppler and reverse log proxy, a batch of 10 each 500 ms",
+            kind: Kind::Side {
+                doppler: Work {
+                    shape: Shape { streams: 1, ..tens },
+                    ..Work::paced(20.0, Readers::Proxied(1))
+                },
+                relay: Work {
+                    shape: Shape { streams: 1, ..tens },
+                    ..Work::paced(20.0, firehoses(1))
+                },
+            },
+        },
+        Case {
+            name: "rlp-highest-1",
+            title: "doppler and reverse log proxy, highest paced rate without loss, 1 firehose",
+            kind: Kind::Highest(Readers::Proxied(1)),
+        },
         same(
             "tens",
             "1,000/s in batches of 10",
@@ -179,12 +214,12 @@ pub fn cases() -> Vec<Case> {
         Case {
             name: "highest-1",
             title: "highest paced rate without loss, 1 firehose",
-            kind: Kind::Highest(1),
+            kind: Kind::Highest(firehoses(1)),
         },
         Case {
             name: "highest-16",
             title: "highest paced rate without loss, 16 firehoses",
-            kind: Kind::Highest(16),
+            kind: Kind::Highest(firehoses(16)),
         },
         Case {
             name: "overload-1",
@@ -306,7 +341,7 @@ impl Bench {
                     relay: Some(self.run_relay(case, relay)?),
                     doppler: self.run_doppler(case, doppler)?,
                 },
-                Kind::Highest(n) => self.highest(case, *n)?,
+                Kind::Highest(readers) => self.highest(case, readers)?,
                 Kind::Overload(n) => self.overload(case, *n)?,
                 Kind::Memory(mib) => {
                     let mut plan =
@@ -367,6 +402,7 @@ impl Bench {
                 name: name.to_owned(),
                 doppler: command.to_owned(),
                 controller: Some(commands::controller()),
+                proxy: Some(commands::rlp()),
             },
             shape,
             pace,
@@ -378,6 +414,7 @@ impl Bench {
             stall: None,
             slow: None,
             quiet: None,
+            preferred_tags: true,
             token: None,
             secure_websockets: true,
         }
@@ -407,9 +444,9 @@ impl Bench {
 
     /// Halves the interval between a rate that was held and one that was not, on a logarithmic scale, beginning at
     /// what the floor takes when flooded.
-    fn highest(&self, case: &Case, firehoses: usize) -> Result<Pair, BenchError> {
-        let readers = Readers::Firehoses(firehoses);
-        let relay = self.run_relay(case, &Work::full(readers.clone()))?;
+    fn highest(&self, case: &Case, readers: &Readers) -> Result<Pair, BenchError> {
+        let floor = Readers::Firehoses(readers.count());
+        let relay = self.run_relay(case, &Work::full(floor))?;
         let (mut held, mut missed) = (0.0, relay.delivered_per_second * 1.3);
         let mut best: Option<Report> = None;
         let mut rate = relay.delivered_per_second * 0.85;

@@ -58,7 +58,7 @@ pub(crate) fn start_readers(
         let reader = match plan.readers {
             Readers::WebSockets(_) => Reader::V1(WebSocket {
                 addr: opened
-                    .controller
+                    .front
                     .ok_or_else(|| BenchError::new("WebSockets need a traffic controller"))?,
                 tls: plan.secure_websockets.then(|| websocket_tls.clone()),
                 path: format!("/firehose/bench-{i}"),
@@ -66,9 +66,16 @@ pub(crate) fn start_readers(
                 control: control.clone(),
             }),
             _ => Reader::V2(Subscriber {
-                addr: opened.doppler,
+                addr: match (&plan.readers, opened.front) {
+                    (Readers::Proxied(_), Some(proxy)) => proxy,
+                    (Readers::Proxied(_), None) => {
+                        return Err(BenchError::new("there is no reverse log proxy to read"));
+                    }
+                    _ => opened.doppler,
+                },
                 tls: tls.clone(),
                 request: Request {
+                    preferred_tags: plan.preferred_tags,
                     shard_id: if members {
                         "bench".into()
                     } else {

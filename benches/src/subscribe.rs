@@ -20,6 +20,8 @@ pub struct Request {
     pub shard_id: String,
     /// Source id, empty for a firehose.
     pub source_id: String,
+    /// Whether tags are wanted in `tags`.
+    pub preferred_tags: bool,
 }
 
 impl Request {
@@ -44,6 +46,7 @@ impl Request {
             .collect();
         v2::EgressBatchRequest {
             shard_id: self.shard_id.clone(),
+            use_preferred_tags: self.preferred_tags,
             selectors,
             ..Default::default()
         }

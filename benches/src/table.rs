@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::plan::Readers;
 use crate::report::Report;
 use crate::scenario::{Case, Kind, Measured, Pair, held};
 
@@ -144,7 +145,7 @@ pub fn rows(case: &Case, measured: &Measured) -> Vec<Row> {
             p99(Goal::None),
         ],
         (Kind::Side { .. }, _) => vec![cpu(Goal::None), p50(), p99(Goal::None)],
-        (Kind::Highest(n), _) => {
+        (Kind::Highest(readers), _) => {
             let asked: fn(&Report) -> f64 = |r| {
                 if r.pace.rate().is_none() {
                     r.delivered_per_second
@@ -159,9 +160,12 @@ pub fn rows(case: &Case, measured: &Measured) -> Vec<Row> {
                 measured,
                 0,
                 asked,
-                Goal::RatioAtLeast(0.9),
+                match readers {
+                    Readers::Proxied(_) => Goal::None,
+                    _ => Goal::RatioAtLeast(0.9),
+                },
             )];
-            if *n == 1 {
+            if *readers == Readers::Firehoses(1) {
                 rows.push(row(
                     of("the same, absolute"),
                     measured,

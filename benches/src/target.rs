@@ -12,7 +12,8 @@ use crate::process::{Places, Sample, Server, free_addr, sample};
 pub(crate) struct Opened {
     pub(crate) name: String,
     pub(crate) doppler: SocketAddr,
-    pub(crate) controller: Option<SocketAddr>,
+    /// The traffic controller or the reverse log proxy.
+    pub(crate) front: Option<SocketAddr>,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) files: Files,
     pub(crate) servers: Vec<Server>,
@@ -24,13 +25,13 @@ pub(crate) fn open(plan: &Plan, dir: &Path) -> Result<Opened, BenchError> {
     match &plan.target {
         Target::Running {
             doppler,
-            controller,
+            front,
             files,
             pids,
         } => Ok(Opened {
             name: doppler.to_string(),
             doppler: *doppler,
-            controller: *controller,
+            front: *front,
             admin: None,
             files: files.clone(),
             servers: Vec::new(),
@@ -43,6 +44,7 @@ pub(crate) fn open(plan: &Plan, dir: &Path) -> Result<Opened, BenchError> {
             name,
             doppler,
             controller,
+            proxy,
         } => {
             let files = certs::write(dir)?;
             let places = Places {
@@ -54,19 +56,24 @@ pub(crate) fn open(plan: &Plan, dir: &Path) -> Result<Opened, BenchError> {
             };
             let admin = doppler.contains("{admin}").then_some(places.admin);
             let mut servers = vec![Server::start(name, doppler, &places, dir)?];
-            if let (Readers::WebSockets(_), Some(command)) = (&plan.readers, controller) {
+            let front = match plan.readers {
+                Readers::WebSockets(_) => controller.as_ref().map(|it| ("traffic-controller", it)),
+                Readers::Proxied(_) => proxy.as_ref().map(|it| ("rlp", it)),
+                _ => None,
+            };
+            if let Some((name, command)) = front {
                 let places = Places {
                     addr: free_addr()?,
                     admin: free_addr()?,
                     doppler: Some(servers[0].addr),
                     ..places
                 };
-                servers.push(Server::start("traffic-controller", command, &places, dir)?);
+                servers.push(Server::start(name, command, &places, dir)?);
             }
             Ok(Opened {
                 name: name.clone(),
                 doppler: servers[0].addr,
-                controller: servers.get(1).map(|s| s.addr),
+                front: servers.get(1).map(|s| s.addr),
                 admin,
                 files,
                 pids: servers.iter().map(|s| (s.name.clone(), s.pid())).collect(),

@@ -20,6 +20,7 @@ fn write(r: &Report, out: &mut String) -> std::fmt::Result {
         Readers::Tails(n) => format!("{n} tails of one source each of {}", r.shape.sources),
         Readers::Members(n) => format!("one shard id with {n} members"),
         Readers::WebSockets(n) => format!("{n} WebSocket firehoses"),
+        Readers::Proxied(n) => format!("{n} firehoses through a reverse log proxy"),
     };
     writeln!(
         out,

@@ -31,6 +31,11 @@ fn plan(name: &str, readers: Readers) -> Plan {
                 env!("CARGO_BIN_EXE_controller-target"),
                 &commands::controller(),
             )),
+            // Its variables stand before the program.
+            proxy: Some(commands::rlp().replace(
+                &commands::sibling("rlp-target").display().to_string(),
+                env!("CARGO_BIN_EXE_rlp-target"),
+            )),
         },
         shape: Shape {
             batch: 10,
@@ -46,6 +51,7 @@ fn plan(name: &str, readers: Readers) -> Plan {
         stall: None,
         slow: None,
         quiet: None,
+        preferred_tags: true,
         token: None,
         secure_websockets: true,
     }
@@ -111,4 +117,15 @@ fn tails_get_their_source_and_members_their_share() {
 fn websockets_get_everything_through_the_traffic_controller() {
     let report = checked(&plan("doppler", Readers::WebSockets(2)));
     assert_eq!(report.processes.len(), 2);
+}
+
+#[test]
+fn firehoses_get_everything_through_the_reverse_log_proxy_wherever_they_want_their_tags() {
+    let mut plan = plan("doppler", Readers::Proxied(2));
+    for preferred_tags in [true, false] {
+        plan.preferred_tags = preferred_tags;
+        let report = checked(&plan);
+        assert_eq!(report.processes.len(), 2);
+        assert_eq!(report.processes[1].name, "rlp");
+    }
 }

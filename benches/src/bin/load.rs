@@ -30,11 +30,14 @@ struct Args {
     /// The traffic controller to start beside it for --websockets, ours without it; {doppler} is the doppler's address.
     #[arg(long, value_name = "COMMAND")]
     controller: Option<String>,
+    /// The reverse log proxy to start beside it for --rlp, ours without it; {doppler} is the doppler's address.
+    #[arg(long, value_name = "COMMAND")]
+    proxy: Option<String>,
     /// Drive the doppler at this address instead of starting one; needs --ca, --cert and --key.
     #[arg(long, requires_all = ["ca", "cert", "key"])]
     addr: Option<SocketAddr>,
-    /// The traffic controller that belongs to it.
-    #[arg(long, requires = "addr")]
+    /// The traffic controller, or with --rlp the reverse log proxy, that belongs to it.
+    #[arg(long, requires = "addr", visible_alias = "proxy-addr")]
     controller_addr: Option<SocketAddr>,
     /// Processes whose CPU and memory to report, with --addr.
     #[arg(long, requires = "addr", value_delimiter = ',')]
@@ -74,6 +77,12 @@ struct Args {
     /// v1 firehoses through a traffic controller.
     #[arg(long, group = "readers")]
     websockets: Option<usize>,
+    /// v2 firehoses through a reverse log proxy, each on a connection and shard id of its own.
+    #[arg(long, group = "readers")]
+    rlp: Option<usize>,
+    /// v2 readers want their tags in `deprecated_tags`, which costs a reverse log proxy a rewrite of each envelope.
+    #[arg(long)]
+    deprecated_tags: bool,
     /// Value of the Authorization header of WebSockets.
     #[arg(long)]
     token: Option<String>,
@@ -157,10 +166,11 @@ impl Args {
                 },
                 (false, None) => Pace::Rate(self.rate),
             },
-            readers: match (self.tails, self.members, self.websockets) {
+            readers: match (self.tails, self.members, self.websockets, self.rlp) {
                 (Some(n), ..) => Readers::Tails(n),
-                (_, Some(n), _) => Readers::Members(n),
-                (.., Some(n)) => Readers::WebSockets(n),
+                (_, Some(n), ..) => Readers::Members(n),
+                (_, _, Some(n), _) => Readers::WebSockets(n),
+                (.., Some(n)) => Readers::Proxied(n),
                 _ => Readers::Firehoses(self.firehoses.unwrap_or(1)),
             },
             windows: Windows {
@@ -173,6 +183,7 @@ impl Args {
             stall: self.stall.map(seconds).transpose()?,
             slow: self.slow,
             quiet: self.quiet,
+            preferred_tags: !self.deprecated_tags,
             token: self.token.clone(),
             secure_websockets: !self.plain_websockets,
         })
@@ -184,7 +195,7 @@ impl Args {
         {
             return Ok(Target::Running {
                 doppler,
-                controller: self.controller_addr,
+                front: self.controller_addr,
                 files: Files {
                     ca: ca.clone(),
                     cert: cert.clone(),
@@ -212,6 +223,7 @@ impl Args {
             name: name.to_owned(),
             doppler,
             controller: Some(controller),
+            proxy: Some(self.proxy.clone().unwrap_or_else(commands::rlp)),
         })
     }
 }
