@@ -22,10 +22,12 @@
 pub mod access;
 mod accounts;
 mod dopplers;
+pub mod gateway;
 mod ports;
 pub mod provider;
 pub mod rlp;
 mod upstream;
+mod urls;
 pub mod websocket;
 
 pub use upstream::SharedLimits;

@@ -29,6 +29,11 @@ fn sections() -> Vec<(&'static str, &'static str, &'static [Setting])> {
             "The reverse log proxy. Names that the Go reverse log proxy knows are kept.",
             traffic_controller::rlp::SETTINGS,
         ),
+        (
+            "rlp-gateway",
+            "The HTTP gateway of the reverse log proxy. Names that the Go gateway knows are kept.",
+            traffic_controller::gateway::SETTINGS,
+        ),
         ("Process log", "Every component.", logging::SETTINGS),
     ]
 }

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderMap, HeaderValue};
 
 /// The authorisation text of one request: the `Authorization` header or, if that is empty, the first cookie named
 /// `authorization`, query-unescaped. Never printed, not even by `Debug`.
@@ -22,6 +22,13 @@ impl Credentials {
                 .filter(|text| !text.is_empty())
                 .or_else(|| cookie(headers)),
         )
+    }
+
+    /// Takes the authorisation text out of the `Authorization` header and nothing else: a browser adds cookies to requests
+    /// that somebody else's page makes.
+    pub fn from_authorization(headers: &HeaderMap) -> Self {
+        let header = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        Self(header.filter(|text| !text.is_empty()).map(<[u8]>::to_vec))
     }
 
     /// The whole text, prefix included, as it would be passed on to a service that judges it.
@@ -148,6 +155,21 @@ mod tests {
         assert_eq!(empty.admin_token(), Some(&b"cook"[..]));
         assert_eq!(from(&[]).text(), None);
         assert_eq!(from(&[("authorization", "")]).text(), None);
+    }
+
+    #[test]
+    fn where_only_the_header_counts_a_cookie_does_not() {
+        let only = |headers: &[(&'static str, &str)]| {
+            let map = headers
+                .iter()
+                .map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()));
+            Credentials::from_authorization(&map.collect())
+        };
+        let cookie = ("cookie", "authorization=bearer+cook");
+        assert_eq!(only(&[cookie]).text(), None);
+        assert_eq!(only(&[("authorization", ""), cookie]).text(), None);
+        let both = only(&[("authorization", "bearer head"), cookie]);
+        assert_eq!(both.text(), Some(&b"bearer head"[..]));
     }
 
     #[test]

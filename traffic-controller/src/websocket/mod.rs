@@ -14,7 +14,7 @@ mod metrics;
 pub(crate) mod records;
 mod relay;
 mod self_metrics;
-mod web;
+pub(crate) mod web;
 
 pub use app::{Error, Running, start};
 pub use config::{Access, Config, SETTINGS, TrafficControllerArgs};

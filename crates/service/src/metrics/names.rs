@@ -229,6 +229,44 @@ table! {
         RLP_DOPPLERS: GAUGE, Connections, "loggregator_rlp_dopplers", ["state"],
             "Dopplers known, by state: connected, away.";
     }
+    "rlp-gateway", "What the HTTP gateway reads from the reverse log proxy and writes to its clients." => {
+        GATEWAY_INGRESS: COUNTER, Envelopes, "loggregator_gateway_ingress_envelopes_total", [],
+            "Envelopes received from the reverse log proxy.";
+        GATEWAY_REJECTED: COUNTER, Envelopes, "loggregator_gateway_rejected_envelopes_total", ["reason"],
+            "Messages from the reverse log proxy that could not be understood; each counts as one envelope.";
+        GATEWAY_EGRESS: COUNTER, Envelopes, "loggregator_gateway_egress_envelopes_total", [],
+            "Envelopes whose event was taken by a client's connection.";
+        GATEWAY_EGRESS_BYTES: COUNTER, Bytes, "loggregator_gateway_egress_bytes_total", [],
+            "Bytes of data events taken by clients' connections.";
+        GATEWAY_DROPPED: COUNTER, Envelopes, "loggregator_gateway_dropped_envelopes_total", ["reason"],
+            "Envelopes received for a client and lost.";
+        GATEWAY_STREAMS: GAUGE, Connections, "loggregator_gateway_streams", [],
+            "Open streams.";
+        GATEWAY_ENDED: COUNTER, Connections, "loggregator_gateway_ended_streams_total", ["reason"],
+            "Streams that ended, by reason.";
+        GATEWAY_PARKED: GAUGE, Connections, "loggregator_gateway_parked_streams", [],
+            "Streams whose time was over and that are kept for their clients to go on with.";
+        GATEWAY_UNPARKED: COUNTER, Connections, "loggregator_gateway_unparked_streams_total", ["outcome"],
+            "Kept streams that a client went on with (resumed) or nobody did in time (expired).";
+        GATEWAY_REQUESTS: COUNTER, Count, "loggregator_gateway_requests_total", ["status"],
+            "Requests answered, by HTTP status.";
+        GATEWAY_PROVIDER_CONNECTED: GAUGE, Connections, "loggregator_gateway_provider_connected", [],
+            "1 while the connection to the reverse log proxy stands.";
+        GATEWAY_ACCESS_LOG_DROPPED: COUNTER, Count, "loggregator_gateway_access_log_dropped_lines_total", [],
+            "Access log lines lost because standard output did not take them.";
+        LAST_UAA_LATENCY: GAUGE, Count, "LastUAALatency", [],
+            "Nanoseconds that UAA's last answer took. This and the following are the Go gateway's own names, on its metrics endpoint only.";
+        LAST_LOG_ACCESS_LATENCY: GAUGE, Count, "LastCAPIV4LogAccessLatency", [],
+            "Nanoseconds that the Cloud Controller's last answer about an application took.";
+        LAST_SERVICE_INSTANCES_LATENCY: GAUGE, Count, "LastCAPIV2ServiceInstancesLatency", [],
+            "Nanoseconds that the Cloud Controller's last answer about a service instance took.";
+        LAST_APPS_LATENCY: GAUGE, Count, "LastCAPIV3AppsLatency", [],
+            "Always 0.";
+        LAST_LIST_SERVICE_INSTANCES_LATENCY: GAUGE, Count, "LastCAPIV2ListServiceInstancesLatency", [],
+            "Always 0.";
+        PROMHTTP_ERRORS: COUNTER, Count, "promhttp_metric_handler_errors_total", ["cause"],
+            "Total number of internal errors encountered by the promhttp metric handler.";
+    }
 }
 
 /// Every metric of the table.

@@ -8,6 +8,7 @@ use http::Uri;
 use loggregator_proto::plumbing::{Filter, LogFilter, MetricFilter, SubscriptionRequest, filter};
 
 use crate::access::{Plus, unescape};
+use crate::urls;
 
 /// What a path asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,14 +50,9 @@ impl Route {
         let Some(path) = unescape(uri.path().as_bytes(), Plus::Literal) else {
             return Self::Malformed;
         };
-        let clean = clean(&path);
+        let clean = urls::clean(&path);
         if clean != *path {
-            let mut location = escape(&clean);
-            if let Some(query) = uri.query() {
-                location.push('?');
-                location.push_str(query);
-            }
-            return Self::Moved(location);
+            return Self::Moved(urls::location(&clean, uri.query()));
         }
         let mut segments = path.split(|&byte| byte == b'/').skip(1);
         let found = match (
@@ -132,17 +128,8 @@ impl Route {
 impl Keep {
     /// The first `filter-type` counts; other values, other spellings and other parameters mean no filter.
     fn of(query: &str) -> Self {
-        for pair in query.split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            // A pair that is not valid encoding is passed over.
-            let (Some(name), Some(value)) = (
-                unescape(name.as_bytes(), Plus::Blank),
-                unescape(value.as_bytes(), Plus::Blank),
-            ) else {
-                continue;
-            };
-            // The Go server refuses a semicolon in a pair altogether.
-            if *name == *b"filter-type" && !pair.contains(';') {
+        for (name, value) in urls::pairs(query) {
+            if *name == *b"filter-type" {
                 return match &*value {
                     b"logs" => Self::Logs,
                     b"metrics" => Self::Metrics,
@@ -152,54 +139,6 @@ impl Keep {
         }
         Self::All
     }
-}
-
-/// The path without empty, `.` and `..` segments; a trailing slash is kept.
-fn clean(path: &[u8]) -> Vec<u8> {
-    let mut kept: Vec<&[u8]> = Vec::new();
-    for segment in path.split(|&byte| byte == b'/') {
-        match segment {
-            b"" | b"." => {}
-            b".." => {
-                kept.pop();
-            }
-            segment => kept.push(segment),
-        }
-    }
-    let mut clean = Vec::with_capacity(path.len() + 1);
-    for segment in &kept {
-        clean.push(b'/');
-        clean.extend_from_slice(segment);
-    }
-    if clean.is_empty() || path.ends_with(b"/") {
-        clean.push(b'/');
-    }
-    clean
-}
-
-/// Percent encoding of a path for a `Location` header.
-fn escape(path: &[u8]) -> String {
-    let mut text = String::with_capacity(path.len());
-    for &byte in path {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => text.push(byte as char),
-            b'-' | b'_' | b'.' | b'~' | b'$' | b'&' | b'+' | b',' | b'/' | b':' | b';' | b'='
-            | b'@' => {
-                text.push(byte as char);
-            }
-            other => {
-                text.push('%');
-                for digit in [other >> 4, other & 15] {
-                    text.push(
-                        char::from_digit(u32::from(digit), 16)
-                            .unwrap_or('0')
-                            .to_ascii_uppercase(),
-                    );
-                }
-            }
-        }
-    }
-    text
 }
 
 #[cfg(test)]

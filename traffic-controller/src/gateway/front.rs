@@ -1,0 +1,258 @@
+//! The front door: one HTTP request in, either a plain answer or a reader's stream out.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::{Method, StatusCode, Version};
+use http_body_util::BodyExt as _;
+use loggregator_net::http::{Handler, Request, Response, full};
+use loggregator_proto::v2::EgressBatchRequest;
+use loggregator_proto::v2::selector::Message;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::access::{AccessControl, Credentials, Denied, Plus, unescape};
+use crate::accounts::{Accounts, Identity};
+use crate::gateway::READ;
+use crate::gateway::access_log::AccessLog;
+use crate::gateway::answers::Refusal;
+use crate::gateway::parked::{Parking, Place};
+use crate::gateway::query::Query;
+use crate::gateway::stream::{Go, Parts, Question, Stream, Times};
+use crate::provider::Provider;
+use crate::urls;
+use crate::websocket::web::answers;
+
+/// Requests by HTTP status.
+#[derive(Debug, Default)]
+pub(crate) struct Requests(Mutex<BTreeMap<u16, u64>>);
+
+impl Requests {
+    fn count(&self, status: StatusCode) {
+        *self.0.lock().entry(status.as_u16()).or_default() += 1;
+    }
+
+    /// All counts so far.
+    pub(crate) fn counts(&self) -> BTreeMap<u16, u64> {
+        self.0.lock().clone()
+    }
+}
+
+/// What every request needs.
+pub(crate) struct Front {
+    pub(crate) access: Arc<dyn AccessControl>,
+    pub(crate) provider: Arc<dyn Provider>,
+    pub(crate) accounts: Arc<Accounts>,
+    pub(crate) parking: Arc<Parking>,
+    pub(crate) requests: Arc<Requests>,
+    pub(crate) access_log: AccessLog,
+    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) max_streams: usize,
+    pub(crate) max_query: usize,
+    pub(crate) max_selectors: usize,
+    pub(crate) times: Times,
+    pub(crate) stop: CancellationToken,
+}
+
+/// The front door as a handler of an HTTP server.
+#[derive(Clone)]
+pub(crate) struct Door(pub(crate) Arc<Front>);
+
+impl Handler for Door {
+    fn handle(
+        &self,
+        request: Request,
+        peer: SocketAddr,
+    ) -> Pin<Box<dyn Future<Output = Response> + Send>> {
+        let front = Arc::clone(&self.0);
+        Box::pin(async move {
+            let entry = front.access_log.begin(&request, peer);
+            let answer = front.route(&request, peer).await;
+            front.requests.count(answer.status());
+            entry.follow(answer)
+        })
+    }
+}
+
+impl Front {
+    /// There is one path; everything is compared after decoding.
+    async fn route(&self, request: &Request, peer: SocketAddr) -> Response {
+        let uri = request.uri();
+        let Some(path) = unescape(uri.path().as_bytes(), Plus::Literal) else {
+            return answers::malformed().map(full);
+        };
+        let clean = urls::clean(&path);
+        if clean != *path {
+            return answers::moved(&urls::location(&clean, uri.query())).map(full);
+        }
+        if clean != b"/v2/read" {
+            return answers::not_found().map(full);
+        }
+        match self.read(request, peer).await {
+            Ok(response) => response,
+            Err(refusal) => refusal.answer().map(full),
+        }
+    }
+
+    /// Answers a request for a stream. The checks stand in the order in which clients know them: whoever may not read
+    /// learns nothing about what else is wrong.
+    async fn read(&self, request: &Request, peer: SocketAddr) -> Result<Response, Refusal> {
+        let query = request.uri().query().unwrap_or("");
+        if query.len() > self.max_query {
+            return Err(Refusal::QueryTooLong);
+        }
+        let query = Query::parse(query);
+        let question = Question {
+            access: Arc::clone(&self.access),
+            who: Arc::new(Credentials::from_authorization(request.headers())),
+            source_ids: query.source_ids().into(),
+        };
+        let allowed = match question.clone().ask().await {
+            Ok(allowed) => allowed,
+            Err(why) => {
+                match &why {
+                    Denied::Unavailable(_) => {
+                        warn!(%peer, %why, "access could not be checked");
+                    }
+                    _ => info!(%peer, %why, "access denied"),
+                }
+                return Err(Refusal::NotFound);
+            }
+        };
+        if request.method() != Method::GET {
+            return Err(Refusal::MethodNotAllowed);
+        }
+        let asked = query.request(self.max_selectors)?;
+        let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
+            warn!(%peer, "at stream limit: {}", self.max_streams);
+            return Err(Refusal::StreamingUnavailable);
+        };
+        if self.stop.is_cancelled() {
+            return Err(Refusal::StreamingUnavailable);
+        }
+        let place = Place::of(&asked, &question.who, peer.ip());
+        let identity = Identity {
+            id: asked.shard_id.chars().take(ID_CHARS).collect(),
+            peer: peer.to_string(),
+            selector: selector(&asked),
+            endpoint: READ,
+        };
+        let source = match self.parking.resume(&place) {
+            Some(source) => source,
+            None => self.provider.open(asked).await.map_err(|status| {
+                warn!(%peer, "cannot start a stream at the reverse log proxy: {}", Go(&status));
+                Refusal::StreamingUnavailable
+            })?,
+        };
+        let stream = Stream::new(Parts {
+            source,
+            account: self.accounts.open(identity, false),
+            times: self.times,
+            question,
+            allowed,
+            parking: Arc::clone(&self.parking),
+            place,
+            slot,
+            stop: self.stop.clone(),
+        });
+        Ok(event_stream(stream, request.version()))
+    }
+}
+
+fn event_stream(stream: Stream, version: Version) -> Response {
+    let body = stream.map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if version == Version::HTTP_11 {
+        headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+    }
+    response
+}
+
+/// Sources and kinds that a ledger line names; the others are a number.
+const NAMED: usize = 3;
+
+/// Characters of a shard id that a ledger line shows.
+const ID_CHARS: usize = 256;
+
+/// Characters of a name that a ledger line shows.
+const NAME_CHARS: usize = 64;
+
+/// A short text of what is asked for, for the ledger.
+fn selector(request: &EgressBatchRequest) -> String {
+    let mut kinds: Vec<String> = Vec::new();
+    let mut sources: Vec<&str> = Vec::new();
+    for selector in &request.selectors {
+        if sources.last() != Some(&selector.source_id.as_str()) {
+            sources.push(&selector.source_id);
+        }
+        if sources.len() > 1 {
+            continue;
+        }
+        kinds.push(match &selector.message {
+            Some(Message::Log(_)) => "log".to_owned(),
+            Some(Message::Counter(counter)) if counter.name.is_empty() => "counter".to_owned(),
+            Some(Message::Counter(counter)) => format!("counter {}", counter.name),
+            Some(Message::Gauge(gauge)) if gauge.names.is_empty() => "gauge".to_owned(),
+            Some(Message::Gauge(gauge)) => format!("gauge {}", gauge.names.join("+")),
+            Some(Message::Timer(_)) => "timer".to_owned(),
+            Some(Message::Event(_)) => "event".to_owned(),
+            None => continue,
+        });
+    }
+    let kinds = some_of(&kinds);
+    match &sources[..] {
+        [] | [""] => kinds,
+        sources => format!("{kinds} of {}", some_of(sources)),
+    }
+}
+
+fn some_of(names: &[impl AsRef<str>]) -> String {
+    let short = |name: &str| name.chars().take(NAME_CHARS).collect::<String>();
+    let shown: Vec<_> = names
+        .iter()
+        .take(NAMED)
+        .map(|name| short(name.as_ref()))
+        .collect();
+    let more = names.len() - shown.len();
+    match more {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ledger_says_what_is_read() {
+        for (query, text) in [
+            ("log", "log"),
+            (
+                "log&counter&gauge&timer&event",
+                "log, counter, gauge and 2 more",
+            ),
+            ("source_id=a&log", "log of a"),
+            (
+                "counter.name=c&gauge.name=x,y&source_id=a&source_id=b",
+                "counter c, gauge x+y of a, b",
+            ),
+            (
+                "source_id=a&source_id=b&source_id=c&source_id=d&event",
+                "event of a, b, c and 1 more",
+            ),
+        ] {
+            let request = Query::parse(query).request(100).unwrap();
+            assert_eq!(selector(&request), text, "{query}");
+        }
+    }
+}
