@@ -1,6 +1,6 @@
 //! The command line as a whole; each command's own options stand in its module.
 
-use crate::component::{self, AgentTable, ComponentArgs};
+use crate::component::{self, AgentTable, ComponentArgs, RlpTable};
 use crate::exit;
 use crate::output::ColorArg;
 use crate::settings::Flags;
@@ -66,6 +66,9 @@ pub enum Command {
     /// Run a traffic controller: WebSockets for people and nozzles
     #[command(after_help = component::TRAFFIC_CONTROLLER_EXAMPLES)]
     TrafficController(Box<ComponentArgs<TrafficControllerArgs>>),
+    /// Run a reverse log proxy: v2 envelopes of all dopplers over gRPC, for nozzles and gateways
+    #[command(after_help = component::RLP_EXAMPLES)]
+    Rlp(Box<ComponentArgs<Flags<RlpTable>>>),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  loggregator completions bash > ~/.local/share/bash-completion/completions/loggregator"

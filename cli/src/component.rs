@@ -1,4 +1,4 @@
-//! One component as a process of its own: `agent`, `doppler`, `traffic-controller`.
+//! One component as a process of its own: `agent`, `doppler`, `traffic-controller`, `rlp`.
 //!
 //! Settings come from flags and from the variables that the flags name; everything that is wrong with them is told at
 //! once, before a port is bound. The first SIGTERM or Ctrl-C drains, the second cuts the drain short.
@@ -15,6 +15,7 @@ use std::future::Future;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
+use traffic_controller::rlp;
 
 /// A component's own flags, and those of its process.
 #[derive(Debug, Clone, Args)]
@@ -47,6 +48,11 @@ pub const TRAFFIC_CONTROLLER_EXAMPLES: &str = "\
 Example:
   loggregator traffic-controller --dopplers doppler.internal:8082 --ca-file ca.crt --cert-file tc.crt --key-file tc.key \\
                                  --listen-cert-file web.crt --listen-key-file web.key --token-file tokens";
+
+pub const RLP_EXAMPLES: &str = "\
+Example:
+  loggregator rlp --router-addrs doppler.internal:8082 --ca-file ca.crt --cert-file reverselogproxy.crt \\
+                  --key-file reverselogproxy.key";
 
 /// Runs a doppler until it is told to stop.
 ///
@@ -107,6 +113,33 @@ pub fn traffic_controller(
         traffic_controller::start(config, lifecycle)
             .await
             .context("cannot start the traffic controller")
+            .map(drop)
+    })
+}
+
+/// The reverse log proxy's settings as flags.
+#[derive(Debug, Clone, Copy)]
+pub struct RlpTable;
+
+impl Table for RlpTable {
+    const PREFIX: &'static str = "RLP_";
+    const SETTINGS: &'static [Setting] = rlp::SETTINGS;
+}
+
+/// Runs a reverse log proxy until it is told to stop.
+///
+/// # Errors
+/// When it cannot start.
+pub fn rlp(args: ComponentArgs<Flags<RlpTable>>) -> Result<ExitCode> {
+    let config = match rlp::Config::from_env(&args.stage.env()) {
+        Ok(config) => config,
+        Err(errors) => return Ok(refuse(&errors)),
+    };
+    let (workers, drain) = (config.workers, config.drain_timeout);
+    run(args.log, workers, drain, async |lifecycle| {
+        rlp::start(config, lifecycle)
+            .await
+            .context("cannot start the reverse log proxy")
             .map(drop)
     })
 }

@@ -18,6 +18,7 @@ mod go_env;
 mod host;
 mod pprof;
 mod report;
+mod rlp;
 mod router;
 mod traffic_controller;
 
@@ -28,6 +29,11 @@ use std::process::ExitCode;
 /// The program `router`.
 pub fn router() -> ExitCode {
     host::main::<router::Router>()
+}
+
+/// The program `rlp`.
+pub fn rlp() -> ExitCode {
+    host::main::<rlp::Rlp>()
 }
 
 /// The program `trafficcontroller`.

@@ -5,5 +5,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod process;
+mod rlp;
 mod router;
 mod traffic_controller;
