@@ -32,5 +32,6 @@ pub mod websocket;
 
 pub use upstream::SharedLimits;
 pub use websocket::{
-    Access, Config, Error, Running, SETTINGS, Timing, TrafficControllerArgs, start,
+    Access, Config, Error, Running, SETTINGS, SecurityEventLog, Timing, TrafficControllerArgs,
+    start,
 };

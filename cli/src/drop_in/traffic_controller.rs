@@ -7,8 +7,8 @@ use loggregator_net::{ClientTls, Profile, ServerTls};
 use loggregator_service::Lifecycle;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
-use traffic_controller::Access;
 use traffic_controller::access::{PlatformConfig, Secret};
+use traffic_controller::{Access, SecurityEventLog};
 
 /// The traffic controller.
 pub struct TrafficController;
@@ -243,6 +243,8 @@ impl DropIn for TrafficController {
             listen_addr: listen_addr(values, faults),
             dopplers: values.list("ROUTER_ADDRS"),
             access: access(values, own.access.clone(), faults),
+            system_domain: values.optional("TRAFFIC_CONTROLLER_SYSTEM_DOMAIN"),
+            security_log: security_log(values),
             agent_addr: values.optional("AGENT_GRPC_ADDRESS"),
             metric_interval: values.interval("TRAFFIC_CONTROLLER_METRIC_EMITTER_INTERVAL"),
             ..own
@@ -315,6 +317,14 @@ fn listen_addr(values: &Values<'_>, faults: &mut Faults) -> SocketAddr {
     let fault = |reason| Fault::late(EXIT_SETUP, reason);
     let port = values.port32("TRAFFIC_CONTROLLER_OUTGOING_DROPSONDE_PORT", faults, fault);
     SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
+}
+
+fn security_log(values: &Values<'_>) -> Option<SecurityEventLog> {
+    let path = values.optional("TRAFFIC_CONTROLLER_SECURITY_EVENT_LOG")?;
+    Some(SecurityEventLog {
+        path: path.into(),
+        ip: values.text("TRAFFIC_CONTROLLER_IP"),
+    })
 }
 
 /// UAA and Cloud Controller, with the limits that the settings of ours say; nobody where access control is off.

@@ -91,7 +91,11 @@ pub(crate) async fn accept_loop<F, S>(
             accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
+            // An IPv4 client of a port on all addresses is shown as what it is, not as `::ffff:…`.
+            Ok((stream, peer)) => (
+                stream,
+                SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+            ),
             Err(error) => {
                 stats.accept_errors.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%error, "accept failed");

@@ -23,7 +23,9 @@ use crate::websocket::PROGRAM;
 use crate::websocket::config::{Access, Config};
 use crate::websocket::front::{Door, Front, Requests};
 use crate::websocket::metrics::{self, Sources};
+use crate::websocket::security_log::SecurityLog;
 use crate::websocket::self_metrics::{SelfMetrics, SlowConsumers};
+use crate::websocket::web::set_cookie::Cookies;
 
 /// Subscriptions that are over and still listed one by one in the ledger; older ones are listed as their sum.
 const CLOSED_KEPT: usize = 1000;
@@ -58,6 +60,14 @@ pub enum Error {
     /// The certificates for dopplers and agent cannot be used.
     #[error("certificates for dopplers: {0}")]
     DopplerTls(#[source] TlsError),
+    /// The security event log cannot be opened.
+    #[error("security event log {path}: {source}")]
+    SecurityLog {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The token file cannot be used.
     #[error(transparent)]
     Tokens(#[from] TokenFileError),
@@ -95,6 +105,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
     let connections = server.stats();
     let listen_tls = listen_tls(&config, lifecycle)?;
     let tls = listen_tls.is_some();
+    let security_log = security_log(&config, lifecycle)?;
     let tokens = tokens(&config, lifecycle)?;
     let platform = platform(&config, lifecycle)?;
     let client_tls = ClientTls::mutual(&config.doppler_tls).map_err(Error::DopplerTls)?;
@@ -140,6 +151,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
                 tokens: tokens.clone(),
                 hub: Arc::clone(upstream.hub()),
                 platform: platform.clone(),
+                security_lines: security_log.as_ref().map(SecurityLog::counts),
             };
             metrics::observe(&metrics, sources);
             let ledger = Arc::clone(&accounts);
@@ -165,6 +177,8 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
         max_subscriptions: config.max_subscriptions,
         timing: config.timing.clone(),
         slow_consumers,
+        cookies: Cookies::for_system_domain(config.system_domain.as_deref()),
+        security_log,
         lifecycle: lifecycle.clone(),
         stop: lifecycle.token(),
     };
@@ -200,6 +214,17 @@ fn listen_tls(config: &Config, lifecycle: &Lifecycle) -> Result<Option<Arc<Serve
         Arc::clone(&tls).watch(config.reload_interval, lifecycle.token()),
     );
     Ok(Some(tls))
+}
+
+fn security_log(config: &Config, lifecycle: &Lifecycle) -> Result<Option<SecurityLog>, Error> {
+    let Some(log) = &config.security_log else {
+        return Ok(None);
+    };
+    let started = SecurityLog::start(log, config.listen_addr.port(), lifecycle);
+    started.map(Some).map_err(|source| Error::SecurityLog {
+        path: log.path.clone(),
+        source,
+    })
 }
 
 fn tokens(config: &Config, lifecycle: &Lifecycle) -> Result<Option<Arc<TokenFile>>, Error> {

@@ -14,6 +14,7 @@ use crate::access::platform::settings::{access_settings, joined, read as read_ac
 use crate::access::{PlatformConfig, Secret};
 use crate::upstream::SharedLimits;
 use crate::websocket::relay::Timing;
+use crate::websocket::security_log::SecurityEventLog;
 
 /// Every setting of the program, with its default. Names that the Go traffic controller knows are kept.
 pub const SETTINGS: &[Setting] = &joined::<{ OWN.len() + ACCESS.len() }>(OWN, ACCESS);
@@ -110,6 +111,19 @@ const OWN: &[Setting] = &[
         "false",
         "true: the certificates of UAA and Cloud Controller are not verified. Tokens can then be read on the way.",
     ),
+    Setting::optional(
+        "TRAFFIC_CONTROLLER_SYSTEM_DOMAIN",
+        "Cookies that /set-cookie gives out are for doppler.<this domain>. Unset: for the host that is asked.",
+    ),
+    Setting::optional(
+        "TRAFFIC_CONTROLLER_SECURITY_EVENT_LOG",
+        "File for the security event log, one CEF line per HTTP request. A new one is made when it was moved away. Unset: \
+         none.",
+    ),
+    Setting::optional(
+        "TRAFFIC_CONTROLLER_IP",
+        "Address of this machine, the destination address in the security event log. Required with it.",
+    ),
     Setting::new(
         "TRAFFIC_CONTROLLER_MAX_SUBSCRIPTIONS",
         "2000",
@@ -203,6 +217,10 @@ pub struct Config {
     pub reload_interval: Duration,
     /// Who may read.
     pub access: Access,
+    /// The domain of the deployment: cookies are for `doppler.<system domain>`. `None`: for the host that is asked.
+    pub system_domain: Option<String>,
+    /// Where each request is logged, if anywhere.
+    pub security_log: Option<SecurityEventLog>,
     /// Client streams held at once.
     pub max_subscriptions: usize,
     /// Connections held at once.
@@ -234,6 +252,8 @@ impl Default for Config {
             },
             reload_interval: Duration::from_secs(5),
             access: Access::None,
+            system_domain: None,
+            security_log: None,
             max_subscriptions: 2000,
             max_connections: 10_000,
             shared: SharedLimits::default(),
@@ -276,6 +296,8 @@ impl Config {
             },
             reload_interval: reader.value("TRAFFIC_CONTROLLER_TLS_RELOAD_INTERVAL"),
             access: access(&mut reader),
+            system_domain: reader.optional("TRAFFIC_CONTROLLER_SYSTEM_DOMAIN"),
+            security_log: security_log(&mut reader),
             max_subscriptions: reader
                 .value::<NonZeroUsize>("TRAFFIC_CONTROLLER_MAX_SUBSCRIPTIONS")
                 .get(),
@@ -361,6 +383,17 @@ fn listen_tls(reader: &mut Reader<'_>) -> Option<(PathBuf, PathBuf)> {
         );
     }
     cert.zip(key)
+}
+
+fn security_log(reader: &mut Reader<'_>) -> Option<SecurityEventLog> {
+    let path = reader.optional("TRAFFIC_CONTROLLER_SECURITY_EVENT_LOG")?;
+    let ip = reader.optional("TRAFFIC_CONTROLLER_IP");
+    if ip.is_none() {
+        reader.conflict(
+            "TRAFFIC_CONTROLLER_IP is required with TRAFFIC_CONTROLLER_SECURITY_EVENT_LOG",
+        );
+    }
+    Some(SecurityEventLog { path, ip: ip? })
 }
 
 /// Off, or by a token file, or by UAA; neither of them, or both, is an error.
@@ -650,6 +683,8 @@ mod tests {
             resolve_interval: secs(1),
             reload_interval: secs(2),
             access: Access::None,
+            system_domain: None,
+            security_log: None,
             max_subscriptions: 7,
             max_connections: 8,
             timing: Timing {

@@ -20,10 +20,12 @@ use crate::access::{AccessControl, Credentials, Denied};
 use crate::accounts::{Accounts, Endpoint, Identity};
 use crate::upstream::{Batches, Upstream};
 use crate::websocket::relay::{ClientLine, Relay, Timing};
+use crate::websocket::security_log::SecurityLog;
 use crate::websocket::self_metrics::{SlowConsumer, SlowConsumers};
 use crate::websocket::web::answers::{self, Answer};
 use crate::websocket::web::handshake;
 use crate::websocket::web::routes::Route;
+use crate::websocket::web::set_cookie::Cookies;
 use crate::websocket::{FIREHOSE, PROGRAM, STREAM};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -57,6 +59,8 @@ pub(crate) struct Front {
     pub(crate) max_subscriptions: usize,
     pub(crate) timing: Timing,
     pub(crate) slow_consumers: SlowConsumers,
+    pub(crate) cookies: Cookies,
+    pub(crate) security_log: Option<SecurityLog>,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) stop: CancellationToken,
 }
@@ -77,13 +81,18 @@ impl Handler for Door {
             let endpoint = match &route {
                 Route::Firehose { .. } => PROGRAM.endpoints[FIREHOSE],
                 Route::App { .. } => PROGRAM.endpoints[STREAM],
+                Route::SetCookie => "set-cookie",
                 Route::Moved(_) | Route::NotFound | Route::Malformed => "other",
             };
+            if let Some(log) = &front.security_log {
+                log.log(&request, peer).await;
+            }
             let answer = match &route {
                 Route::Firehose { id, .. } => {
                     front.stream(request, peer, &route, id, FIREHOSE).await
                 }
                 Route::App { id } => front.stream(request, peer, &route, id, STREAM).await,
+                Route::SetCookie => front.cookies.answer(request).await,
                 Route::Moved(location) => answers::moved(location),
                 Route::NotFound => answers::not_found(),
                 Route::Malformed => answers::malformed(),

@@ -15,6 +15,7 @@ use crate::upstream::Hub;
 use crate::websocket::PROGRAM;
 use crate::websocket::front::Requests;
 use crate::websocket::relay::End;
+use crate::websocket::security_log::Lines;
 
 /// What there is to collect from.
 pub(crate) struct Sources {
@@ -27,6 +28,7 @@ pub(crate) struct Sources {
     pub(crate) tokens: Option<Arc<TokenFile>>,
     pub(crate) platform: Option<Arc<Platform>>,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) security_lines: Option<Arc<Lines>>,
 }
 
 /// Lets `metrics` collect from these.
@@ -60,6 +62,20 @@ fn collect_files(samples: &mut Samples, sources: &Sources) {
     ports::reloads(samples, "dopplers", tls.reloads(), tls.reload_failures());
     if let Some(tls) = &sources.listen_tls {
         ports::reloads(samples, "listener", tls.reloads(), tls.reload_failures());
+    }
+    if let Some(lines) = &sources.security_lines {
+        for (outcome, count) in [
+            ("written", &lines.written),
+            ("failed", &lines.failed),
+            ("dropped", &lines.dropped),
+        ] {
+            let count = count.load(Ordering::Relaxed);
+            samples.counter(
+                &names::TC_SECURITY_LOG_LINES,
+                &[("outcome", outcome)],
+                count,
+            );
+        }
     }
     if let Some(tokens) = &sources.tokens {
         let (used, unusable) = tokens.reloads();

@@ -13,12 +13,14 @@ mod front;
 mod metrics;
 pub(crate) mod records;
 mod relay;
+mod security_log;
 mod self_metrics;
 pub(crate) mod web;
 
 pub use app::{Error, Running, start};
 pub use config::{Access, Config, SETTINGS, TrafficControllerArgs};
 pub use relay::Timing;
+pub use security_log::SecurityEventLog;
 
 /// This program in the ledger.
 const PROGRAM: Program = Program {

@@ -4,10 +4,10 @@ use loggregator_net::{ClientTls, tls_connect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Error;
-use traffic_controller::Access;
+use traffic_controller::{Access, SecurityEventLog};
 
 use crate::client::{Answer, Ws, http, read_answer};
-use crate::rig::{PATIENCE, Rig};
+use crate::rig::{PATIENCE, Rig, until};
 
 const GUID: &str = "/apps/efe5c422-e8a7-42c2-a52b-98bffd8d6a07/stream";
 
@@ -103,6 +103,118 @@ async fn the_upgrade_has_its_three_headers_and_no_extension() {
     ];
     let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!((answer.status, answer.headers), (101, expected.to_vec()));
+}
+
+#[tokio::test]
+async fn cookies_are_handed_back_and_a_long_form_ends_the_connection() {
+    let rig = Rig::with(1, |config, _| {
+        config.system_domain = Some("vcap.me".to_owned())
+    })
+    .await;
+    let origin = ("access-control-allow-origin", "https://console.example");
+    let cors = [
+        ("access-control-allow-credentials", "true"),
+        ("access-control-allow-headers", "Content-Type"),
+        origin,
+    ];
+    let cookie =
+        "authorization=bearer+iAmAnAdmin; Domain=doppler.vcap.me; HttpOnly; Secure; SameSite=Lax";
+    let with = |more: &[(&'static str, &'static str)]| [&cors[..], more].concat();
+    let post = |fields: &str| {
+        format!(
+            "POST /set-cookie HTTP/1.1\r\nhost: x\r\norigin: {}\r\n\
+             content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{fields}",
+            origin.1,
+            fields.len()
+        )
+    };
+    let fields = "CookieName=authorization&CookieValue=bearer%2BiAmAnAdmin";
+    let mut io = TcpStream::connect(rig.addr()).await.unwrap();
+    io.write_all(post(fields).as_bytes()).await.unwrap();
+    let given = answer(200, &with(&[("set-cookie", cookie)]), "");
+    assert_eq!(read_answer(&mut io).await, given);
+    // The connection goes on, until a form is too long.
+    io.write_all(post(&format!("{fields}&x={}", "y".repeat(4096))).as_bytes())
+        .await
+        .unwrap();
+    let long = answer(400, &with(&[("connection", "close")]), "");
+    assert_eq!(read_answer(&mut io).await, long);
+    assert!(io.read_u8().await.is_err(), "it is closed");
+
+    let headers = [("origin", origin.1)];
+    let preflight = http(rig.addr(), "OPTIONS", "/set-cookie", &headers).await;
+    assert_eq!(preflight, answer(400, &cors, ""));
+    let query = format!("/set-cookie?{fields}");
+    assert_eq!(http(rig.addr(), "GET", &query, &headers).await, given);
+    let elsewhere = http(rig.addr(), "GET", "/set-cookie/", &headers).await;
+    assert_eq!(
+        elsewhere,
+        answer(404, &[TEXT, NOSNIFF], "404 page not found\n")
+    );
+}
+
+#[tokio::test]
+async fn every_request_is_a_line_of_the_security_event_log() {
+    let mut path = None;
+    let rig = Rig::with(1, |config, certs| {
+        let file = certs.file("cef");
+        path = Some(file.clone());
+        config.security_log = Some(SecurityEventLog {
+            path: file,
+            ip: "10.0.0.9".to_owned(),
+        });
+        config.access = Access::TokenFile(certs.file("tokens"));
+        std::fs::write(certs.file("tokens"), "admin doppler.firehose\n").unwrap();
+    })
+    .await;
+    let path = path.unwrap();
+    let headers = [
+        ("x-forwarded-for", "1.2.3.4:80, 5.6.7.8"),
+        ("x-vcap-request-id", "a&b"),
+    ];
+    http(
+        rig.addr(),
+        "GET",
+        "/firehose/a%20b?filter-type=logs",
+        &headers,
+    )
+    .await;
+    http(rig.addr(), "PUT", "//nowhere", &headers[..1]).await;
+    Ws::connect_with(rig.addr(), "/firehose/a", "bearer admin")
+        .await
+        .unwrap()
+        .close()
+        .await;
+    let read = || std::fs::read_to_string(&path).unwrap();
+    until("three lines", || read().lines().count() == 3).await;
+    let text = read();
+    let lines: Vec<_> = text.lines().collect();
+    let without_time = |line: &str| {
+        let (start, rest) = line.split_once("|0|rt=").unwrap();
+        let (time, rest) = rest.split_once(' ').unwrap();
+        assert_eq!(time.len(), 13, "milliseconds: {time}");
+        format!("{start}|0|{rest}")
+    };
+    let expected = |request: &str, id: &str, path: &str, method: &str, from: &str| {
+        format!(
+            "CEF:0|cloud_foundry|loggregator_trafficcontroller|1.0|{request}|{request}|0|\
+             cs1Label=userAuthenticationMechanism cs1=oauth-access-token cs2Label=vcapRequestId cs2={id} \
+             request={path} requestMethod={method} {from} dst=10.0.0.9 dpt=0"
+        )
+    };
+    let decoded = "/firehose/a b?filter-type=logs";
+    let proxy = "src=1.2.3.4 spt=80";
+    let (first, second) = (format!("GET {decoded}"), "PUT //nowhere");
+    assert_eq!(
+        without_time(lines[0]),
+        expected(&first, "a&amp;b", decoded, "GET", proxy)
+    );
+    assert_eq!(
+        without_time(lines[1]),
+        expected(second, "", "//nowhere", "PUT", proxy)
+    );
+    assert!(lines[2].contains("|GET /firehose/a|") && lines[2].contains(" src=127.0.0.1 spt="));
+    assert!(!text.contains("admin"), "no token in it");
 }
 
 #[tokio::test]

@@ -172,6 +172,8 @@ table! {
             "Client connections that ended, by reason.";
         TC_REQUESTS: COUNTER, Count, "loggregator_traffic_controller_requests_total", ["endpoint", "status"],
             "Requests answered, by endpoint and HTTP status.";
+        TC_SECURITY_LOG_LINES: COUNTER, Count, "loggregator_traffic_controller_security_log_lines_total", ["outcome"],
+            "Lines of the security event log: written, failed (the file could not be written to) or dropped (the disk stood still).";
         TC_SHARED_STREAMS: GAUGE, Count, "loggregator_traffic_controller_shared_streams", [],
             "Subscriptions at the dopplers that clients with equal requests share.";
         TC_SHARED_READERS: GAUGE, Connections, "loggregator_traffic_controller_shared_stream_readers", [],

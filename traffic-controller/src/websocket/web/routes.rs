@@ -25,6 +25,8 @@ pub(crate) enum Route {
         /// The application.
         id: String,
     },
+    /// `/set-cookie`.
+    SetCookie,
     /// The clean form of this path is elsewhere.
     Moved(String),
     /// Nothing is here.
@@ -63,6 +65,7 @@ impl Route {
         ) {
             (Some(b"firehose"), Some(id), None, _) => (id, true),
             (Some(b"apps"), Some(id), Some(b"stream"), None) => (id, false),
+            (Some(b"set-cookie"), None, None, _) => return Self::SetCookie,
             _ => return Self::NotFound,
         };
         match (std::str::from_utf8(found.0), found.1) {
@@ -120,7 +123,7 @@ impl Route {
                 ..
             } => "firehose metrics".to_owned(),
             Self::App { id } => format!("app {id}"),
-            Self::Moved(_) | Self::NotFound | Self::Malformed => String::new(),
+            Self::SetCookie | Self::Moved(_) | Self::NotFound | Self::Malformed => String::new(),
         }
     }
 }
@@ -179,6 +182,18 @@ mod tests {
         ] {
             assert_eq!(route(missing), Route::NotFound, "{missing}");
         }
+    }
+
+    #[test]
+    fn cookies_have_one_path() {
+        assert_eq!(route("/set-cookie"), Route::SetCookie);
+        assert_eq!(route("/set%2Dcookie?a=b"), Route::SetCookie);
+        assert_eq!(route("/set-cookie/"), Route::NotFound);
+        assert_eq!(route("/set-cookie/a"), Route::NotFound);
+        assert_eq!(
+            route("//set-cookie"),
+            Route::Moved("/set-cookie".to_owned())
+        );
     }
 
     #[test]
