@@ -16,7 +16,8 @@ use std::time::Duration;
 pub use credentials::Credentials;
 pub(crate) use credentials::{Plus, unescape};
 pub use platform::{
-    Latencies, Limits, Platform, PlatformConfig, PlatformError, Secret, TokenCheck, is_base_address,
+    Latencies, Limits, LocalCheck, Platform, PlatformConfig, PlatformError, Secret, TokenCheck,
+    is_base_address,
 };
 pub use token_file::{TokenFile, TokenFileError};
 

@@ -518,7 +518,7 @@ pub struct TrafficControllerArgs {
     /// Name in the Cloud Controller's certificate [env: CC_SERVER_NAME] [default: the address's host]
     #[arg(long, value_name = "NAME")]
     pub capi_server_name: Option<String>,
-    /// Who judges tokens: remote [env: TRAFFIC_CONTROLLER_TOKEN_CHECK] [default: remote]
+    /// Who judges tokens: remote or local [env: TRAFFIC_CONTROLLER_TOKEN_CHECK] [default: remote]
     #[arg(long, value_name = "HOW")]
     pub token_check: Option<String>,
     /// Let everybody who reaches the port read everything [env: TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL]

@@ -185,7 +185,7 @@ table! {
         TC_DOPPLERS: GAUGE, Connections, "loggregator_traffic_controller_dopplers", ["state"],
             "Dopplers known, by state: connected, away.";
     }
-    "Access checks", "Of the traffic controller and the gateway, where UAA and the Cloud Controller decide who may read; `target` is what is asked: uaa, capi_log_access, capi_service_instances." => {
+    "Access checks", "Of the traffic controller and the gateway, where UAA and the Cloud Controller decide who may read; `target` is what is asked: uaa, capi_log_access, capi_service_instances, token_keys." => {
         ACCESS_CHECKS: COUNTER, Count, "loggregator_access_checks_total", ["target", "outcome"],
             "Questions by what came of them: allowed, denied, failed (no usable answer), held_back (not asked, because the service is being left alone or too many were under way).";
         ACCESS_CHECK_SECONDS: COUNTER, Seconds, "loggregator_access_check_seconds_total", ["target"],
@@ -202,6 +202,12 @@ table! {
             "Answers kept and checks under way.";
         ACCESS_CACHE_EVICTED: COUNTER, Count, "loggregator_access_cache_evicted_total", ["cache"],
             "Answers that made room before their time was up.";
+        ACCESS_LOCAL_CHECKS: COUNTER, Count, "loggregator_access_local_checks_total", ["outcome"],
+            "Signed tokens checked here: accepted, refused.";
+        ACCESS_KEYS: GAUGE, Count, "loggregator_access_token_keys", [],
+            "UAA's public keys that are known.";
+        ACCESS_KEY_AGE: GAUGE, Seconds, "loggregator_access_token_keys_age_seconds", [],
+            "Time since they were fetched.";
     }
     "rlp", "What the reverse log proxy reads from the dopplers and gives to its readers; `endpoint` is `batched_receiver`, `receiver` or `in_process`." => {
         RLP_INGRESS: COUNTER, Envelopes, "loggregator_rlp_ingress_envelopes_total", [],

@@ -34,12 +34,44 @@ impl fmt::Debug for Secret {
 
 /// Who judges whether a token is an admin's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum TokenCheck {
     /// UAA, asked about each token (`POST /check_token`). A token that was revoked is noticed when the cached answer
     /// expires.
     #[default]
     Remote,
+    /// We, by the token's signature and UAA's public keys. UAA is asked about opaque tokens only. A token that was
+    /// revoked holds until it expires; streams end then.
+    Local(LocalCheck),
+}
+
+/// How signed tokens are checked without asking UAA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalCheck {
+    /// How often UAA's keys are fetched. Default 5 min.
+    pub key_refresh: Duration,
+    /// The least time between two attempts to fetch them, however many tokens name unknown keys. Default 10 s.
+    pub refetch_floor: Duration,
+    /// How long keys hold that cannot be refreshed; then every signed token is denied. Default 1 h.
+    pub keys_hold_for: Duration,
+    /// By how much clocks may differ. Default 60 s.
+    pub leeway: Duration,
+    /// The issuer that a token must have (`iss`). `None`: any that signs with UAA's keys.
+    pub issuer: Option<String>,
+    /// The audience that a token must have among its own (`aud`). `None`: any.
+    pub audience: Option<String>,
+}
+
+impl Default for LocalCheck {
+    fn default() -> Self {
+        Self {
+            key_refresh: Duration::from_secs(300),
+            refetch_floor: Duration::from_secs(10),
+            keys_hold_for: Duration::from_secs(3600),
+            leeway: Duration::from_secs(60),
+            issuer: None,
+            audience: None,
+        }
+    }
 }
 
 /// What the checks may cost, and for how long their answers hold.

@@ -9,6 +9,8 @@
 //! 3. so many requests and no more are under way to a service;
 //! 4. a service that does not answer is left alone for a while.
 //!
+//! With [`TokenCheck::Local`] UAA is not asked about signed tokens at all: they are checked here, with its public keys.
+//!
 //! What could not be asked is denied: nobody gets in because a service is away. Answers that are kept hold until their
 //! time is up, whatever happens to the service.
 
@@ -18,6 +20,8 @@ mod cache;
 mod capi;
 mod config;
 mod escape;
+mod jwt;
+mod keys;
 pub(crate) mod settings;
 #[cfg(test)]
 mod tests;
@@ -37,13 +41,15 @@ use loggregator_service::Lifecycle;
 use loggregator_service::metrics::{Samples, names};
 use tracing::info;
 
-pub use config::{Limits, PlatformConfig, PlatformError, Secret, TokenCheck};
+pub use config::{Limits, LocalCheck, PlatformConfig, PlatformError, Secret, TokenCheck};
 
 use super::{AccessControl, Allowed, Credentials, Denied, Verdict};
 use ask::Service;
 use cache::{Cache, Key, Keyer, Unasked};
 use capi::{Capi, Sight};
 use escape::is_guid;
+use jwt::{Good, Refusal};
+use keys::Local;
 use uaa::{Standing, Uaa};
 
 /// Redirects of the Cloud Controller that are followed, as the Go program's HTTP client does.
@@ -53,6 +59,7 @@ const MAX_REDIRECTS: usize = 10;
 pub struct Platform {
     keyer: Keyer,
     uaa: Arc<Uaa>,
+    local: Option<Arc<Local>>,
     log_access: Arc<Capi>,
     service_instances: Option<Arc<Capi>>,
     standings: Cache<Standing>,
@@ -128,6 +135,16 @@ impl Platform {
         let check_token: Uri = format!("{uaa_base}/check_token")
             .parse()
             .map_err(|_| wrong("UAA"))?;
+        let token_keys: Uri = format!("{uaa_base}/token_keys")
+            .parse()
+            .map_err(|_| wrong("UAA"))?;
+        let local = match &config.tokens {
+            TokenCheck::Remote => None,
+            TokenCheck::Local(check) => {
+                let service = Service::new("token_keys", uaa_client.clone(), limits);
+                Some(Local::start(check, service, token_keys, lifecycle))
+            }
+        };
         let uaa = Uaa::new(
             Service::new("uaa", uaa_client, limits),
             check_token,
@@ -138,6 +155,7 @@ impl Platform {
         Ok(Arc::new(Self {
             keyer: Keyer::new().ok_or(PlatformError::NoRandom)?,
             uaa: Arc::new(uaa.ok_or_else(|| wrong("UAA"))?),
+            local,
             log_access: capi(
                 "capi_log_access",
                 &capi_base,
@@ -174,6 +192,9 @@ impl Platform {
     pub fn collect(&self, samples: &mut Samples) {
         self.uaa.service.collect(samples);
         self.log_access.service.collect(samples);
+        if let Some(local) = &self.local {
+            local.collect(samples);
+        }
         if let Some(capi) = &self.service_instances {
             capi.service.collect(samples);
         }
@@ -204,6 +225,18 @@ impl Platform {
         }
     }
 
+    /// What the token itself says, where signed tokens are checked here and this is one; else nothing.
+    async fn local(&self, token: Option<&[u8]>) -> Result<Option<Good>, Refusal> {
+        let (Some(local), Some(token)) = (&self.local, token) else {
+            return Ok(None);
+        };
+        let judged = local.judge(token).await.transpose();
+        if let Err(refusal) = &judged {
+            info!("Error getting auth data: {refusal}");
+        }
+        judged
+    }
+
     /// What UAA says of this token, now or a short while ago.
     async fn standing(&self, token: &[u8]) -> Result<Standing, Unasked> {
         let key = self.keyer.key(&[b"uaa", token]);
@@ -228,6 +261,11 @@ impl Platform {
 
     async fn judge_firehose(&self, who: &Credentials) -> Result<Allowed, Denied> {
         let token = who.admin_token().ok_or(Denied::NoToken)?;
+        match self.local(Some(token)).await {
+            Ok(None) => {}
+            Ok(Some(good)) if good.firehose => return Ok(until(Some(good))),
+            Ok(Some(_)) | Err(_) => return Err(Denied::Refused),
+        }
         match self.standing(token).await {
             Ok(Standing::Good { firehose: true, .. }) => Ok(Allowed::default()),
             _ => Err(Denied::Refused),
@@ -243,9 +281,16 @@ impl Platform {
             return Err(Denied::NoToken);
         };
         let header = header(text).ok_or(Denied::Refused)?;
+        let good = match self.local(who.app_token()).await {
+            Ok(good) => good,
+            Err(refusal @ Refusal::NoKeys) => {
+                return Err(Denied::Unavailable(refusal.to_string()));
+            }
+            Err(_) => return Err(Denied::Refused),
+        };
         let key = self.log_access_key(app_id, text);
         match self.sight(&self.log_access, key, app_id, header).await {
-            Sight::Allowed => Ok(Allowed::default()),
+            Sight::Allowed => Ok(until(good)),
             Sight::Status(401) => Err(Denied::Refused),
             Sight::Status(403 | 404) => Err(Denied::NotFound),
             Sight::Status(status) => Err(Denied::Unavailable(format!(
@@ -258,13 +303,24 @@ impl Platform {
     async fn judge_sources(&self, ids: &[String], who: &Credentials) -> Result<Allowed, Denied> {
         let text = who.text().ok_or(Denied::NoToken)?;
         let token = who.gateway_token().ok_or(Denied::NoToken)?;
-        match self.standing(token).await {
-            Ok(Standing::Good {
-                firehose,
-                logs_admin,
-            }) if firehose || logs_admin => return Ok(Allowed::default()),
-            Ok(Standing::Good { .. } | Standing::NotGood) => {}
-            Ok(Standing::Unknown) | Err(_) => return Err(Denied::NotFound),
+        let refused = |_| Denied::NotFound;
+        let (admin, mut good) = match self.local(Some(token)).await.map_err(refused)? {
+            Some(good) => (good.firehose || good.logs_admin, Some(good)),
+            None => match self.standing(token).await {
+                Ok(Standing::Good {
+                    firehose,
+                    logs_admin,
+                }) => (firehose || logs_admin, None),
+                Ok(Standing::NotGood) => (false, None),
+                Ok(Standing::Unknown) | Err(_) => return Err(Denied::NotFound),
+            },
+        };
+        if admin {
+            return Ok(until(good));
+        }
+        if good.is_none() {
+            // No admin because of how it is spelt (`Bearer`), which the Cloud Controller takes: it is checked as well.
+            good = self.local(who.app_token()).await.map_err(refused)?;
         }
         let header = header(text).ok_or(Denied::NotFound)?;
         if ids.is_empty() {
@@ -275,7 +331,7 @@ impl Platform {
                 return Err(Denied::NotFound);
             }
         }
-        Ok(Allowed::default())
+        Ok(until(good))
     }
 
     /// Whether the bearer may see an application or a service instance of this id.
@@ -320,6 +376,14 @@ impl AccessControl for Platform {
 impl fmt::Debug for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Platform").finish_non_exhaustive()
+    }
+}
+
+/// Allowed, for as long as a token holds that was checked here. What others judged is not asked again: the Go programs
+/// never do.
+fn until(good: Option<Good>) -> Allowed {
+    Allowed {
+        recheck_after: good.map(|good| good.holds_for),
     }
 }
 

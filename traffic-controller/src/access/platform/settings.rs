@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use loggregator_service::config::{Reader, Setting};
 
-use super::config::{Limits, TokenCheck};
+use super::config::{Limits, LocalCheck, TokenCheck};
 
 /// The settings of the checks for a program whose variables begin with this prefix.
 macro_rules! access_settings {
@@ -14,7 +14,37 @@ macro_rules! access_settings {
             Setting::new(
                 concat!($prefix, "TOKEN_CHECK"),
                 "remote",
-                "Who judges whether a token is an admin's. remote: UAA is asked about each token.",
+                "Who judges whether a token is an admin's. remote: UAA is asked about each token. local: signed tokens are \
+                 checked here with UAA's public keys, only opaque ones by UAA; a revoked token then holds until it \
+                 expires, when its streams end.",
+            ),
+            Setting::new(
+                concat!($prefix, "TOKEN_KEY_REFRESH"),
+                "5m",
+                "local: how often UAA's keys are fetched.",
+            ),
+            Setting::new(
+                concat!($prefix, "TOKEN_KEY_REFETCH_FLOOR"),
+                "10s",
+                "local: the least time between two attempts to fetch them, however many tokens name unknown keys.",
+            ),
+            Setting::new(
+                concat!($prefix, "TOKEN_KEY_MAX_AGE"),
+                "1h",
+                "local: how long keys hold that cannot be refreshed; then signed tokens are denied.",
+            ),
+            Setting::new(
+                concat!($prefix, "TOKEN_LEEWAY"),
+                "60s",
+                "local: by how much UAA's clock and this one may differ.",
+            ),
+            Setting::optional(
+                concat!($prefix, "TOKEN_ISSUER"),
+                "local: the issuer that a token must have. Unset: any that signs with UAA's keys.",
+            ),
+            Setting::optional(
+                concat!($prefix, "TOKEN_AUDIENCE"),
+                "local: the audience that a token must have among its own. Unset: any.",
             ),
             Setting::new(
                 concat!($prefix, "ACCESS_ALLOWED_FOR"),
@@ -93,10 +123,23 @@ pub(crate) fn read(reader: &mut Reader<'_>, prefix: &str) -> (TokenCheck, Limits
     if limits.breaker_failures == 0 {
         reader.reject(&name("ACCESS_BREAKER_FAILURES"), "must be at least 1");
     }
+    let local = LocalCheck {
+        key_refresh: positive(reader, &name("TOKEN_KEY_REFRESH")),
+        refetch_floor: positive(reader, &name("TOKEN_KEY_REFETCH_FLOOR")),
+        keys_hold_for: positive(reader, &name("TOKEN_KEY_MAX_AGE")),
+        leeway: reader.value(&name("TOKEN_LEEWAY")),
+        issuer: reader.optional(&name("TOKEN_ISSUER")),
+        audience: reader.optional(&name("TOKEN_AUDIENCE")),
+    };
+    if local.keys_hold_for < local.key_refresh {
+        let reason = "must not be shorter than the interval at which keys are fetched";
+        reader.reject(&name("TOKEN_KEY_MAX_AGE"), reason);
+    }
     let tokens = match reader.value::<String>(&name("TOKEN_CHECK")).as_str() {
+        "local" => TokenCheck::Local(local),
         "remote" => TokenCheck::Remote,
         _ => {
-            reader.reject(&name("TOKEN_CHECK"), "must be remote");
+            reader.reject(&name("TOKEN_CHECK"), "must be remote or local");
             TokenCheck::Remote
         }
     };

@@ -126,7 +126,7 @@ impl Uaa {
         }
     }
 
-    fn judge(&self, answer: &Answer, token: &[u8], now: u64) -> Judged {
+    fn judge(&self, answer: &Answer, token: &[u8], now: f64) -> Judged {
         if answer.status == StatusCode::OK {
             return self.judge_good(&answer.body, now);
         }
@@ -158,7 +158,7 @@ impl Uaa {
         }
     }
 
-    fn judge_good(&self, body: &[u8], now: u64) -> Judged {
+    fn judge_good(&self, body: &[u8], now: f64) -> Judged {
         let Ok(checked) = serde_json::from_slice::<Checked>(body) else {
             return Judged {
                 outcome: Outcome::Failed,
@@ -180,8 +180,8 @@ impl Uaa {
         let left = checked
             .exp
             .as_ref()
-            .and_then(serde_json::Number::as_u64)
-            .map(|exp| Duration::from_secs(exp.saturating_sub(now)));
+            .and_then(serde_json::Number::as_f64)
+            .map(|exp| Duration::try_from_secs_f64(exp - now).unwrap_or(Duration::ZERO));
         Judged {
             outcome: if admin {
                 Outcome::Allowed
@@ -199,10 +199,10 @@ impl Uaa {
 }
 
 /// Seconds since the epoch.
-pub(super) fn now() -> u64 {
+pub(super) fn now() -> f64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+        .map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// UAA's own words, cut to a length, without control characters, and without the token, should they repeat it.
@@ -254,7 +254,7 @@ mod tests {
             headers: http::HeaderMap::new(),
             body: Bytes::copy_from_slice(body.as_bytes()),
         };
-        uaa().judge(&answer, b"s3cret", 1000)
+        uaa().judge(&answer, b"s3cret", 1000.0)
     }
 
     fn secs(secs: u64) -> Option<Duration> {
