@@ -62,6 +62,11 @@ impl Sums {
         self.reasons.lock().get(reason).copied().unwrap_or_default()
     }
 
+    /// What all reasons together have cost in envelopes.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.reasons.lock().values().map(|one| one.dropped).sum()
+    }
+
     fn add(&self, reason: &'static str, dropped: u64, subscriptions: u64) {
         let mut reasons = self.reasons.lock();
         let ended = reasons.entry(reason).or_default();
@@ -81,6 +86,11 @@ pub(crate) struct Totals {
 impl Totals {
     pub(crate) fn of(&self, endpoint: Endpoint) -> &Sums {
         &self.endpoints[endpoint]
+    }
+
+    /// Those of every endpoint.
+    pub(crate) fn each(&self) -> impl Iterator<Item = &Sums> {
+        self.endpoints.iter()
     }
 }
 

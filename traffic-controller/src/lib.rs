@@ -22,6 +22,7 @@
 pub mod access;
 mod accounts;
 mod dopplers;
+mod emitter;
 pub mod gateway;
 mod ports;
 pub mod provider;

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use loggregator_client::{DopplerSet, Peers};
+use loggregator_client::{AGENT, Connector, DopplerSet, Peers};
 use loggregator_net::grpc::{Server, ServerSettings};
 use loggregator_net::{ClientTls, Profile, ServerTls, TlsError};
 use loggregator_service::Lifecycle;
@@ -16,14 +16,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::accounts::Accounts;
-use crate::dopplers;
+use crate::dopplers::{self, Connections};
+use crate::emitter::Emitter;
 use crate::provider::Provider;
 use crate::rlp::config::Config;
 use crate::rlp::in_process::InProcess;
 use crate::rlp::metrics::{self, Sources};
 use crate::rlp::proxy::{Gate, Proxy, Refusals};
 use crate::rlp::service::Calls;
-use crate::rlp::{IN_PROCESS, PROGRAM};
+use crate::rlp::{IN_PROCESS, ORIGIN, PROGRAM, self_metrics};
 use crate::upstream::Shared;
 
 /// Subscriptions that are over and still listed one by one in the ledger; older ones are listed as their sum.
@@ -172,6 +173,17 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
         source_id: config.metric_source_id.as_str().into(),
         stop: lifecycle.token(),
     });
+    if let Some(agent) = &config.agent_addr {
+        let metrics = self_metrics::metrics(
+            [&ledger.accounts, &ledger.in_process],
+            &proxy,
+            Connections::of(&dopplers),
+        );
+        let channel = Connector::new(AGENT, Some(Arc::clone(&client_tls))).channel(agent);
+        let (source_id, every) = (config.metric_source_id.clone(), config.metric_interval);
+        let emitter = Emitter::new(source_id, ORIGIN, metrics, every, channel);
+        lifecycle.spawn("own metrics", emitter.run(lifecycle.token()));
+    }
     let admin_addr = match config.admin_addr {
         None => None,
         Some(admin_addr) => {

@@ -18,6 +18,7 @@ mod notice;
 mod proxy;
 mod reader;
 mod request;
+mod self_metrics;
 mod service;
 
 pub use app::{Error, Running, start};

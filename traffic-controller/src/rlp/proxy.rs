@@ -34,7 +34,6 @@ impl Gate {
     }
 
     /// How many there are now, those being turned away included.
-    #[cfg(test)]
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }

@@ -255,8 +255,7 @@ fn self_metrics(
         return SlowConsumers::nowhere();
     };
     let channel = Connector::new(AGENT, Some(Arc::clone(tls))).channel(agent);
-    let (emitter, slow_consumers) =
-        SelfMetrics::new(Arc::clone(accounts), config.metric_interval, channel);
+    let (emitter, slow_consumers) = SelfMetrics::new(accounts, config.metric_interval, channel);
     lifecycle.spawn("own metrics", emitter.run(lifecycle.token()));
     slow_consumers
 }
