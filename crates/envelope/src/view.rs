@@ -245,15 +245,6 @@ pub(crate) struct Members<'a> {
     fields: Fields<'a>,
 }
 
-impl<'a> Members<'a> {
-    /// Those of an envelope in which no other member occurs after `from`.
-    pub(crate) fn new(body: &'a [u8], from: usize) -> Self {
-        Members {
-            fields: Fields::from(body, from),
-        }
-    }
-}
-
 impl<'a> Iterator for Members<'a> {
     type Item = &'a [u8];
 
@@ -266,7 +257,7 @@ impl<'a> Iterator for Members<'a> {
 }
 
 impl<'a> LogRef<'a> {
-    pub(crate) fn read(members: Members<'a>) -> Self {
+    pub(crate) fn read(members: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut log = LogRef {
             payload: &[],
             err: false,
@@ -285,7 +276,7 @@ impl<'a> LogRef<'a> {
 }
 
 impl<'a> CounterRef<'a> {
-    pub(crate) fn read(members: Members<'a>) -> Self {
+    pub(crate) fn read(members: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut counter = CounterRef {
             name: "",
             delta: 0,
@@ -304,7 +295,9 @@ impl<'a> CounterRef<'a> {
 }
 
 impl<'a> MetricRef<'a> {
-    pub(crate) fn read(members: Members<'a>) -> impl Iterator<Item = Self> + use<'a> {
+    pub(crate) fn read<I: Iterator<Item = &'a [u8]>>(
+        members: I,
+    ) -> impl Iterator<Item = Self> + use<'a, I> {
         members
             .flat_map(Fields::new)
             .filter(|field| field.number == 1)
@@ -314,7 +307,7 @@ impl<'a> MetricRef<'a> {
 }
 
 impl<'a> TimerRef<'a> {
-    pub(crate) fn read(members: Members<'a>) -> Self {
+    pub(crate) fn read(members: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut timer = TimerRef {
             name: "",
             start: 0,
@@ -333,7 +326,7 @@ impl<'a> TimerRef<'a> {
 }
 
 impl<'a> EventRef<'a> {
-    pub(crate) fn read(members: Members<'a>) -> Self {
+    pub(crate) fn read(members: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut event = EventRef {
             title: "",
             body: "",
@@ -392,7 +385,7 @@ pub(crate) fn raw_pair(entry: &[u8]) -> (&[u8], &[u8]) {
 
 /// The same for an entry in its usual form: key, value, and their lengths a single byte.
 #[inline(always)]
-fn plain_pair(entry: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn plain_pair(entry: &[u8]) -> Option<(&[u8], &[u8])> {
     let [0x0a, key_len @ 0..0x80, rest @ ..] = entry else {
         return None;
     };

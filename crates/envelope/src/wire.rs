@@ -59,6 +59,16 @@ pub(crate) fn varint(buf: &[u8], pos: usize) -> Result<(u64, usize), Fault> {
 
 fn long_varint(buf: &[u8], pos: usize) -> Result<(u64, usize), Fault> {
     let end = varint_end(buf, pos)?;
+    // Timestamps have nine bytes and are in every envelope: the first eight are taken together.
+    if end - pos == 9
+        && let Some(word) = buf[pos..].first_chunk::<8>()
+    {
+        let low = u64::from_le_bytes(*word);
+        let low = low & 0x007f_007f_007f_007f | (low & 0x7f00_7f00_7f00_7f00) >> 1;
+        let low = low & 0x0000_3fff_0000_3fff | (low & 0x3fff_0000_3fff_0000) >> 2;
+        let low = low & 0x0fff_ffff | (low & 0x0fff_ffff_0000_0000) >> 4;
+        return Ok((low | u64::from(buf[end - 1]) << 56, end));
+    }
     let mut value = 0u64;
     for (i, byte) in buf[pos..end].iter().enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * i);
@@ -261,6 +271,12 @@ pub(crate) trait Sink {
         self.raw_varint(value);
     }
 
+    /// A field of type `int32` or of an enum: negative numbers take ten bytes.
+    #[inline]
+    fn int32(&mut self, number: u32, value: i32) {
+        self.varint(number, i64::from(value) as u64);
+    }
+
     /// A varint field that is left out when 0, as proto3 does.
     #[inline]
     fn varint_unless_zero(&mut self, number: u32, value: u64) {
@@ -345,14 +361,74 @@ impl Sink for Vec<u8> {
     fn raw(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }
+    /// Most fields are short and have a low number.
+    #[inline]
+    fn bytes(&mut self, number: u32, value: &[u8]) {
+        let tag = number << 3 | u32::from(BYTES);
+        match (u8::try_from(tag), u8::try_from(value.len())) {
+            (Ok(tag @ ..0x80), Ok(len @ ..0x80)) => self.extend_from_slice(&[tag, len]),
+            (Ok(low), Ok(len @ ..0x80)) => self.extend_from_slice(&[low, 1, len]),
+            _ => {
+                self.raw_varint(u64::from(tag));
+                self.raw_varint(value.len() as u64);
+            }
+        }
+        self.extend_from_slice(value);
+    }
+    #[inline]
+    fn varint(&mut self, number: u32, value: u64) {
+        match (u8::try_from(number << 3), u8::try_from(value)) {
+            (Ok(tag @ ..0x80), Ok(value @ ..0x80)) => self.extend_from_slice(&[tag, value]),
+            _ => {
+                self.raw_varint(u64::from(number << 3));
+                self.raw_varint(value);
+            }
+        }
+    }
     #[inline]
     fn raw_varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.push(value as u8 | 0x80);
-            value >>= 7;
+        if value < 0x80 {
+            self.push(value as u8);
+            return;
         }
-        self.push(value as u8);
+        let mut bytes = [0; 10];
+        let mut len = 0;
+        while value >= 0x80 {
+            bytes[len] = value as u8 | 0x80;
+            value >>= 7;
+            len += 1;
+        }
+        bytes[len] = value as u8;
+        self.extend_from_slice(&bytes[..=len]);
     }
+}
+
+/// A message field whose content `write` appends, without its length being known before. Answers what `write` does, and
+/// where the content begins.
+#[inline]
+pub(crate) fn nested<T>(
+    to: &mut Vec<u8>,
+    number: u32,
+    write: impl FnOnce(&mut Vec<u8>) -> T,
+) -> (T, usize) {
+    // Nearly all lengths take two bytes.
+    const ROOM: usize = 2;
+    to.raw_varint(u64::from(number << 3 | u32::from(BYTES)));
+    let at = to.len();
+    to.extend_from_slice(&[0; ROOM]);
+    let outcome = write(to);
+    let len = to.len() - at - ROOM;
+    if varint_len(len as u64) != ROOM {
+        let content = to.split_off(at + ROOM);
+        to.truncate(at);
+        to.raw_varint(len as u64);
+        let start = to.len();
+        to.extend_from_slice(&content);
+        return (outcome, start);
+    }
+    to[at] = len as u8 | 0x80;
+    to[at + 1] = (len >> 7) as u8;
+    (outcome, at + ROOM)
 }
 
 /// Length of the varint of this value.
@@ -387,6 +463,10 @@ mod tests {
             16383,
             16384,
             u64::from(u32::MAX),
+            // As long as a timestamp.
+            0x0123_4567_89ab_cdef,
+            (1 << 63) - 1,
+            1 << 62,
             1 << 63,
             u64::MAX,
         ] {
@@ -407,6 +487,21 @@ mod tests {
         assert_eq!(varint(&bytes, 0), Ok((u64::MAX, 10)));
         bytes[9] = 2;
         assert_eq!(varint(&bytes, 0), Err(Fault::Varint));
+    }
+
+    #[test]
+    fn messages_are_nested_whatever_their_length_takes() {
+        for len in [0, 1, 127, 128, 16_383, 16_384, 2_097_152] {
+            let mut bytes = vec![7];
+            let (answer, start) = nested(&mut bytes, 17, |to| {
+                to.resize(to.len() + len, 9);
+                "done"
+            });
+            let mut expected = vec![7];
+            expected.bytes(17, &vec![9; len]);
+            assert_eq!((answer, start), ("done", expected.len() - len));
+            assert!(bytes == expected, "{len}");
+        }
     }
 
     #[test]

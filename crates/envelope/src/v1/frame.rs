@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use loggregator_proto::events::envelope::EventType;
 
-use super::{model::Envelope, uuid};
-use crate::wire::{Encode, Fields, Sink, Size, Value, varint_len};
+use super::{MAX_V1_FRAME, uuid};
+use crate::wire::{Fields, Sink, Value, nested, varint_len};
 
 /// The v1 form of a frame: `plumbing.BatchResponse` framing, that is records of `0a`, length and one serialized
 /// `events.Envelope`. Records that lie side by side are a valid `BatchResponse`.
@@ -42,7 +42,7 @@ pub struct V1Entry {
 
 /// How a v1 envelope tells its app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum AppForm {
+pub(super) enum AppForm {
     /// It has none: it belongs to the platform.
     System,
     /// As text.
@@ -52,21 +52,23 @@ enum AppForm {
 }
 
 /// What routing wants to know of a v1 envelope.
-struct Routing {
-    log: bool,
-    form: AppForm,
+pub(super) struct Routing {
+    pub(super) log: bool,
+    pub(super) form: AppForm,
     /// Where the text or UUID lies in the envelope.
-    app: Range<usize>,
+    pub(super) app: Range<usize>,
 }
 
 impl Routing {
+    /// Of what belongs to no app.
+    pub(super) const SYSTEM: Routing = Routing {
+        log: false,
+        form: AppForm::System,
+        app: 0..0,
+    };
+
     /// Looks at an envelope in canonical form: ascending fields, no message twice.
     fn of(payload: &[u8]) -> Routing {
-        let system = Routing {
-            log: false,
-            form: AppForm::System,
-            app: 0..0,
-        };
         let mut event_type = None;
         for field in Fields::new(payload) {
             match (field.number, field.value) {
@@ -74,7 +76,7 @@ impl Routing {
                 (1..=6, _) => {}
                 (7, Value::Bytes(body)) if event_type == Some(EventType::HttpStartStop) => {
                     let app = last(body, 12);
-                    return app.map_or(system, |app| Routing {
+                    return app.map_or(Routing::SYSTEM, |app| Routing {
                         log: false,
                         form: AppForm::Uuid,
                         app: within(app, field.end, body),
@@ -112,7 +114,7 @@ impl Routing {
                 form: AppForm::Text,
                 app: 0..0,
             },
-            _ => system,
+            _ => Routing::SYSTEM,
         }
     }
 }
@@ -138,53 +140,64 @@ fn within(range: Range<usize>, end: usize, body: &[u8]) -> Range<usize> {
 pub(super) struct Records {
     bytes: Vec<u8>,
     entries: Vec<V1Entry>,
+    undeliverable: u32,
+    oversized: u32,
 }
 
+/// A record's header has no more bytes than this.
+const MAX_HEAD: usize = 11;
+
 impl Records {
-    pub(super) fn with_capacity(bytes: usize) -> Records {
+    pub(super) fn with_capacity(bytes: usize, envelopes: usize) -> Records {
         Records {
             bytes: Vec::with_capacity(bytes),
-            entries: Vec::new(),
+            entries: Vec::with_capacity(envelopes),
+            ..Records::default()
         }
     }
 
     /// Whether all records together stay within `limit` bytes after another payload of this length.
     pub(super) fn has_room(&self, payload: usize, limit: usize) -> bool {
-        // A header has at most 11 bytes.
-        payload <= limit && self.bytes.len() + 11 + payload <= limit
+        payload <= limit && self.bytes.len() + MAX_HEAD + payload <= limit
     }
 
     /// Adds an envelope in canonical form.
     pub(super) fn push(&mut self, payload: &[u8], envelope: u32) {
         let start = self.bytes.len();
         self.bytes.bytes(1, payload);
-        self.note(start, payload.len(), envelope);
+        let routing = Routing::of(payload);
+        self.note(start, payload.len(), envelope, &routing);
     }
 
-    /// Adds an envelope unless the records would have more than `limit` bytes.
-    pub(super) fn push_message(
+    /// Adds the envelope that `write` appends, unless the records would get too big ([`MAX_V1_FRAME`]): then this many,
+    /// it and those that were to follow it, are counted as oversized. Answers whether it was added.
+    #[inline]
+    pub(super) fn write(
         &mut self,
-        message: &Envelope<'_>,
         envelope: u32,
-        limit: usize,
+        with_following: u32,
+        write: impl FnOnce(&mut Vec<u8>) -> Routing,
     ) -> bool {
-        let mut size = Size(0);
-        message.encode(&mut size);
-        let fits = self.has_room(size.0, limit);
-        if fits {
-            let start = self.bytes.len();
-            self.bytes.reserve(11 + size.0);
-            self.bytes.push(0x0a);
-            self.bytes.raw_varint(size.0 as u64);
-            message.encode(&mut self.bytes);
-            self.note(start, size.0, envelope);
+        let start = self.bytes.len();
+        let (routing, payload) = nested(&mut self.bytes, 1, write);
+        let len = self.bytes.len() - payload;
+        if start + MAX_HEAD + len > MAX_V1_FRAME {
+            self.bytes.truncate(start);
+            self.oversized += with_following;
+            return false;
         }
-        fits
+        self.note(start, len, envelope, &routing);
+        true
     }
 
-    fn note(&mut self, start: usize, payload: usize, envelope: u32) {
+    /// Counts an envelope that has no v1 form because a required field cannot be filled.
+    pub(super) fn undeliverable(&mut self) {
+        self.undeliverable += 1;
+    }
+
+    #[inline]
+    fn note(&mut self, start: usize, payload: usize, envelope: u32, routing: &Routing) {
         let head = 1 + varint_len(payload as u64);
-        let routing = Routing::of(&self.bytes[start + head..]);
         // There was room: everything is within 32 bits.
         self.entries.push(V1Entry {
             start: start as u32,
@@ -198,7 +211,7 @@ impl Records {
         });
     }
 
-    pub(super) fn finish(mut self, undeliverable: u32, oversized: u32) -> V1Frame {
+    pub(super) fn finish(mut self) -> V1Frame {
         if self.bytes.capacity() > self.bytes.len() + self.bytes.len() / 2 {
             self.bytes.shrink_to_fit();
         }
@@ -206,8 +219,8 @@ impl Records {
         V1Frame {
             bytes,
             entries,
-            undeliverable,
-            oversized,
+            undeliverable: self.undeliverable,
+            oversized: self.oversized,
         }
     }
 }

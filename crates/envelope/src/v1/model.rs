@@ -158,26 +158,11 @@ message! {
 }
 
 impl Id<'_> {
-    pub(crate) fn new(uuid: Uuid) -> Self {
-        Id {
-            low: Some(uuid.low),
-            high: Some(uuid.high),
-            ..Id::default()
-        }
-    }
-
     pub(crate) fn uuid(&self) -> Uuid {
         Uuid {
             low: self.low.unwrap_or_default(),
             high: self.high.unwrap_or_default(),
         }
-    }
-}
-
-impl Envelope<'_> {
-    /// Whether every field that v1 requires is there, so that the envelope can be written.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.check().is_ok()
     }
 }
 

@@ -1,4 +1,7 @@
 //! From v2 to v1: one envelope becomes none, one or many.
+//!
+//! Everybody who reads v1 pays for this, so it is one walk over the envelope and one writing of the result, with nothing
+//! built in between. Tags are recognised as they are read, and those that stay tags are copied as they lie.
 
 use std::borrow::Cow;
 
@@ -7,91 +10,105 @@ use smallvec::SmallVec;
 
 use super::{
     cast,
-    model::{Container, Counter, Envelope, Error, Http, Id, Log, ValueMetric},
+    frame::{AppForm, Records, Routing},
+    tag_names::Name,
     uuid,
-    wire_message::{Pairs, keep_last_of_each},
+    wire_message::{Keys, Pairs, keep_last_of_each},
 };
 use crate::{
     CounterRef, Kind, LogRef, MetricRef, TagValue, TimerRef,
-    view::{Members, deprecated, raw_pair},
-    wire::{Fields, Value},
+    view::{deprecated, plain_pair, raw_pair},
+    wire::{Encode, Fields, Sink, Value, nested},
 };
 
-/// Tags that become fields of every v1 envelope, and the one that says what it was before.
-const FIELDS: [&[u8]; 6] = [
-    b"__v1_type",
-    b"origin",
-    b"deployment",
-    b"job",
-    b"index",
-    b"ip",
-];
-/// Tags that become fields of a request.
-const HTTP_FIELDS: [&[u8]; 10] = [
-    b"peer_type",
-    b"method",
-    b"request_id",
-    b"uri",
-    b"remote_address",
-    b"user_agent",
-    b"status_code",
-    b"content_length",
-    b"routing_instance_id",
-    b"forwarded",
-];
 /// The metrics that together are a container metric.
 const CONTAINER: [&str; 5] = ["cpu", "memory", "disk", "memory_quota", "disk_quota"];
 
-/// Gives the v1 forms of an envelope to `take`, as long as it answers that there is room. Returns whether the envelope
-/// has a v1 form that cannot be written because a required field cannot be filled.
-pub(crate) fn convert(body: &[u8], mut take: impl FnMut(&Envelope<'_>, Left) -> bool) -> bool {
+/// Adds the v1 forms of the envelope with this body to `records`, as forms of envelope `number` of the frame.
+pub(super) fn convert(body: &[u8], number: u32, records: &mut Records) {
     let source = Source::read(body);
-    let (kind, members) = (source.kind, Members::new(body, source.message));
     let texts = source.deprecated_texts();
-    let source = Tagged {
+    let tagged = Tagged {
         source: &source,
         deprecated: &texts,
     };
-    let built = match kind {
-        Kind::None | Kind::Event => return false,
-        Kind::Gauge => return gauge(source, members, take),
-        Kind::Log if *source.tag("__v1_type") == *b"Error" => source.error(members),
-        Kind::Log => source.log(members),
-        Kind::Counter => source.counter(members),
-        Kind::Timer => source.timer(members),
-    };
-    if !built.is_complete() {
-        return true;
+    let members = source.members.iter().copied();
+    match source.kind {
+        Kind::None | Kind::Event => {}
+        Kind::Log if *tagged.tag(Name::V1Type) == *b"Error" => {
+            let payload = LogRef::read(members).payload;
+            records.write(number, 1, |to| tagged.error(payload, to));
+        }
+        Kind::Log => {
+            let log = LogRef::read(members);
+            // The original leaves an empty payload unset, and so cannot write it.
+            if log.payload.is_empty() {
+                records.undeliverable();
+            } else {
+                records.write(number, 1, |to| tagged.log(&log, to));
+            }
+        }
+        Kind::Counter => {
+            let counter = CounterRef::read(members);
+            records.write(number, 1, |to| tagged.counter(&counter, to));
+        }
+        Kind::Gauge => gauge(tagged, number, records),
+        Kind::Timer => match uuid::of_text(tagged.tag(Name::RequestId)) {
+            None => records.undeliverable(),
+            Some(request) => {
+                let timer = TimerRef::read(members);
+                records.write(number, 1, |to| tagged.timer(&timer, request, to));
+            }
+        },
     }
-    take(&built, Left(1));
-    false
 }
 
-/// How many v1 forms of an envelope are still to come, this one included.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Left(pub(crate) u32);
+/// A tag as it was read.
+#[derive(Clone, Copy)]
+struct Tag<'a> {
+    key: &'a [u8],
+    value: &'a [u8],
+    /// The map entry, if it is written as we would write it, else nothing.
+    entry: &'a [u8],
+    name: Name,
+}
+
+type Tags<'a> = SmallVec<[Tag<'a>; 12]>;
 
 /// What goes into every v1 form.
 struct Source<'a> {
     kind: Kind,
-    /// Where the first occurrence of the oneof member that counts begins.
-    message: usize,
+    /// The occurrences of the oneof member that counts, to be merged.
+    members: SmallVec<[&'a [u8]; 2]>,
     timestamp: i64,
     source_id: &'a [u8],
     instance_id: &'a [u8],
-    tags: Pairs<'a>,
+    tags: Tags<'a>,
+    /// The values of tags that have a name, the last of each.
+    named: [&'a [u8]; Name::COUNT],
+    /// The names that occur.
+    names: u32,
+    /// A sketch of the keys of `tags`, to see that there is none twice.
+    keys: Keys,
     deprecated: Vec<(&'a [u8], TagValue<'a>)>,
 }
 
+/// A deprecated tag as text, and whether it has a value at all.
+type Deprecated<'a> = (&'a [u8], Cow<'a, str>, bool);
+
 impl<'a> Source<'a> {
+    #[inline]
     fn read(body: &'a [u8]) -> Source<'a> {
         let mut source = Source {
             kind: Kind::None,
-            message: 0,
+            members: SmallVec::new(),
             timestamp: 0,
             source_id: &[],
             instance_id: &[],
-            tags: Pairs::new(),
+            tags: Tags::new(),
+            named: [&[]; Name::COUNT],
+            names: 0,
+            keys: Keys::default(),
             deprecated: Vec::new(),
         };
         for field in Fields::new(body) {
@@ -103,20 +120,50 @@ impl<'a> Source<'a> {
                     source.deprecated.push((key.as_bytes(), value));
                 }
                 (8, Value::Bytes(bytes)) => source.instance_id = bytes,
-                (9, Value::Bytes(bytes)) => source.tags.push(raw_pair(bytes)),
-                (number, _) => match Kind::of_field(number) {
-                    Some(kind) if kind != source.kind => {
-                        (source.kind, source.message) = (kind, field.start)
+                (9, Value::Bytes(entry)) => source.tag(entry),
+                (number, value) => {
+                    let Some(kind) = Kind::of_field(number) else {
+                        continue;
+                    };
+                    if kind != source.kind {
+                        source.kind = kind;
+                        source.members.clear();
                     }
-                    _ => {}
-                },
+                    if let Value::Bytes(bytes) = value {
+                        source.members.push(bytes);
+                    }
+                }
             }
         }
         source
     }
 
-    /// The deprecated tags as text, the last of each key, and whether they have a value at all.
-    fn deprecated_texts(&self) -> Vec<(&'a [u8], Cow<'a, str>, bool)> {
+    #[inline]
+    fn tag(&mut self, entry: &'a [u8]) {
+        let (key, value, entry) = match plain_pair(entry) {
+            Some((key, value)) => (key, value, entry),
+            None => {
+                let (key, value) = raw_pair(entry);
+                (key, value, &[][..])
+            }
+        };
+        let name = Name::of(key);
+        self.named[name as usize] = value;
+        self.names |= name.bit();
+        self.keys.add(key);
+        self.tags.push(Tag {
+            key,
+            value,
+            entry,
+            name,
+        });
+    }
+
+    /// The deprecated tags as text, the last of each key.
+    fn deprecated_texts(&self) -> Vec<Deprecated<'a>> {
+        if self.deprecated.is_empty() {
+            return Vec::new();
+        }
         let mut last: SmallVec<[(&[u8], TagValue<'_>); 4]> = SmallVec::from_slice(&self.deprecated);
         keep_last_of_each(&mut last);
         last.into_iter()
@@ -129,145 +176,237 @@ impl<'a> Source<'a> {
 #[derive(Clone, Copy)]
 struct Tagged<'s, 'a> {
     source: &'s Source<'a>,
-    deprecated: &'s [(&'a [u8], Cow<'a, str>, bool)],
+    deprecated: &'s [Deprecated<'a>],
 }
 
 impl<'s, 'a: 's> Tagged<'s, 'a> {
     /// One tag: `tags` first, else deprecated, else empty.
-    fn tag(&self, name: &str) -> &'s [u8] {
-        let tag = self
-            .source
-            .tags
+    #[inline]
+    fn tag(&self, name: Name) -> &'s [u8] {
+        if self.source.names & name.bit() != 0 {
+            return self.source.named[name as usize];
+        }
+        let old = self
+            .deprecated
             .iter()
             .rev()
-            .find(|(key, _)| *key == name.as_bytes());
-        tag.map(|(_, value)| *value).unwrap_or_else(|| {
-            let old = self
-                .deprecated
-                .iter()
-                .rev()
-                .find(|(key, ..)| *key == name.as_bytes());
-            old.map_or(&[], |(_, value, _)| value.as_bytes())
+            .find(|(key, ..)| Name::of(key) == name);
+        old.map_or(&[], |(_, value, _)| value.as_bytes())
+    }
+
+    /// Writes all tags: here deprecated ones override. Those whose names are in `used` became fields of the body.
+    #[inline]
+    fn tags(&self, used: u32, with_instance: bool, to: &mut Vec<u8>) {
+        let source = self.source;
+        let mut used = used | Name::OF_ENVELOPES;
+        if !source.keys.all_differ() || !self.deprecated.is_empty() {
+            self.merged_tags(used, with_instance, to);
+            return;
+        }
+        // The envelope's own ids replace tags of these names.
+        let source_id = Some(source.source_id).filter(|id| !id.is_empty());
+        let instance_id = Some(source.instance_id).filter(|id| with_instance && !id.is_empty());
+        if source_id.is_some() {
+            used |= Name::SourceId.bit();
+        }
+        if instance_id.is_some() {
+            used |= Name::InstanceId.bit();
+        }
+        for tag in &source.tags {
+            if tag.name.bit() & used == 0 {
+                if tag.entry.is_empty() {
+                    to.pair(17, tag.key, tag.value);
+                } else {
+                    to.bytes(17, tag.entry);
+                }
+            }
+        }
+        if let Some(id) = source_id {
+            to.pair(17, b"source_id", id);
+        }
+        if let Some(id) = instance_id {
+            to.pair(17, b"instance_id", id);
+        }
+    }
+
+    /// The same when keys may occur more than once: the last one counts.
+    #[cold]
+    fn merged_tags(&self, used: u32, with_instance: bool, to: &mut Vec<u8>) {
+        let source = self.source;
+        let tags = source.tags.iter();
+        let tags = tags.map(|tag| (tag.key, tag.value, tag.name));
+        let deprecated = self.deprecated.iter().filter(|(.., set)| *set);
+        let deprecated = deprecated.map(|(key, value, _)| (*key, value.as_bytes(), Name::of(key)));
+        let mut pairs: Pairs<'_> = tags
+            .chain(deprecated)
+            .filter(|(.., name)| name.bit() & used == 0)
+            .map(|(key, value, _)| (key, value))
+            .collect();
+        if !source.source_id.is_empty() {
+            pairs.push((b"source_id", source.source_id));
+        }
+        if with_instance && !source.instance_id.is_empty() {
+            pairs.push((b"instance_id", source.instance_id));
+        }
+        keep_last_of_each(&mut pairs);
+        for (key, value) in &pairs {
+            to.pair(17, key, value);
+        }
+    }
+
+    /// The fields in front of the body.
+    #[inline]
+    fn head(&self, event_type: EventType, to: &mut Vec<u8>) {
+        to.bytes(1, self.tag(Name::Origin));
+        to.varint(2, event_type as u64);
+        to.varint(6, self.source.timestamp as u64);
+    }
+
+    /// The fields behind the body. Tags whose names are in `used` became fields of the body.
+    #[inline]
+    fn tail(&self, used: u32, with_instance: bool, to: &mut Vec<u8>) {
+        to.bytes(13, self.tag(Name::Deployment));
+        to.bytes(14, self.tag(Name::Job));
+        to.bytes(15, self.tag(Name::Index));
+        to.bytes(16, self.tag(Name::Ip));
+        self.tags(used, with_instance, to);
+    }
+
+    fn log(&self, log: &LogRef<'_>, to: &mut Vec<u8>) -> Routing {
+        let (start, id) = (to.len(), self.source.source_id);
+        self.head(EventType::LogMessage, to);
+        let (app, body) = nested(to, 8, |to| {
+            let start = to.len();
+            to.bytes(1, log.payload);
+            to.varint(2, if log.err { 2 } else { 1 });
+            to.varint(3, self.source.timestamp as u64);
+            to.bytes(4, id);
+            let end = to.len() - start;
+            to.bytes(5, self.tag(Name::SourceType));
+            to.bytes(6, self.source.instance_id);
+            end - id.len()..end
+        });
+        self.tail(Name::SourceType.bit(), false, to);
+        let body = body - start;
+        Routing {
+            log: true,
+            form: AppForm::Text,
+            app: body + app.start..body + app.end,
+        }
+    }
+
+    fn error(&self, payload: &[u8], to: &mut Vec<u8>) -> Routing {
+        self.head(EventType::Error, to);
+        nested(to, 11, |to| {
+            to.bytes(1, self.tag(Name::Source));
+            to.int32(2, cast::text_to_i64(self.tag(Name::Code)) as i32);
+            to.bytes(3, payload);
+        });
+        let used = Name::Source.bit() | Name::Code.bit();
+        self.tail(used, false, to);
+        Routing::SYSTEM
+    }
+
+    fn counter(&self, counter: &CounterRef<'_>, to: &mut Vec<u8>) -> Routing {
+        self.head(EventType::CounterEvent, to);
+        nested(to, 10, |to| {
+            to.bytes(1, counter.name.as_bytes());
+            to.varint(2, counter.delta);
+            to.varint(3, counter.total);
+        });
+        self.tail(0, true, to);
+        Routing::SYSTEM
+    }
+
+    fn timer(&self, timer: &TimerRef<'_>, request: uuid::Uuid, to: &mut Vec<u8>) -> Routing {
+        let start = to.len();
+        let name = |tag| std::str::from_utf8(self.tag(tag)).unwrap_or_default();
+        // Names that nobody knows become 0, which no enum value has.
+        let peer_type = PeerType::from_str_name(name(Name::PeerType)).map_or(0, |peer| peer as i32);
+        let method = Method::from_str_name(name(Name::Method)).map_or(0, |method| method as i32);
+        self.head(EventType::HttpStartStop, to);
+        let (app, body) = nested(to, 7, |to| {
+            let start = to.len();
+            to.varint(1, timer.start as u64);
+            to.varint(2, timer.stop as u64);
+            to.message(3, &request);
+            to.int32(4, peer_type);
+            to.int32(5, method);
+            to.bytes(6, self.tag(Name::Uri));
+            to.bytes(7, self.tag(Name::RemoteAddress));
+            to.bytes(8, self.tag(Name::UserAgent));
+            to.int32(9, cast::text_to_i64(self.tag(Name::StatusCode)) as i32);
+            to.varint(10, cast::text_to_i64(self.tag(Name::ContentLength)) as u64);
+            let app = uuid::of_text(self.source.source_id).map(|app| {
+                let ((), at) = nested(to, 12, |to| app.encode(to));
+                at - start..to.len() - start
+            });
+            to.int32(13, cast::text_to_i32(self.source.instance_id));
+            to.bytes(14, self.tag(Name::RoutingInstanceId));
+            // Nothing at all splits into one empty element.
+            for hop in self.tag(Name::Forwarded).split(|byte| *byte == b'\n') {
+                to.bytes(15, hop);
+            }
+            app
+        });
+        self.tail(Name::OF_REQUESTS, false, to);
+        let body = body - start;
+        app.map_or(Routing::SYSTEM, |app| Routing {
+            log: false,
+            form: AppForm::Uuid,
+            app: body + app.start..body + app.end,
         })
     }
 
-    /// All tags: here deprecated ones override. `used` became fields of the body.
-    fn pairs(&self, used: &[&[u8]], with_instance: bool) -> Pairs<'s> {
-        let mut pairs = Pairs::new();
-        let mut add = |key: &'s [u8], value: &'s [u8]| {
-            if !FIELDS.contains(&key) && !used.contains(&key) {
-                pairs.push((key, value));
+    fn container(&self, container: &Container, to: &mut Vec<u8>) -> Routing {
+        let (start, id) = (to.len(), self.source.source_id);
+        self.head(EventType::ContainerMetric, to);
+        let (app, body) = nested(to, 12, |to| {
+            let start = to.len();
+            to.bytes(1, id);
+            let end = to.len() - start;
+            to.int32(2, container.instance_index);
+            let [cpu, sizes @ ..] = container.values;
+            to.double(3, cpu);
+            for (number, size) in (4..).zip(sizes) {
+                to.varint(number, cast::double_to_u64(size));
             }
-        };
-        for (key, value) in &self.source.tags {
-            add(key, value);
-        }
-        for (key, value, set) in self.deprecated {
-            if *set {
-                add(key, value.as_bytes());
-            }
-        }
-        if !self.source.source_id.is_empty() {
-            add(b"source_id", self.source.source_id);
-        }
-        if with_instance && !self.source.instance_id.is_empty() {
-            add(b"instance_id", self.source.instance_id);
-        }
-        keep_last_of_each(&mut pairs);
-        pairs
-    }
-
-    fn envelope(&self, event_type: EventType, used: &[&[u8]]) -> Envelope<'s> {
-        let with_instance = matches!(event_type, EventType::CounterEvent | EventType::ValueMetric);
-        Envelope {
-            origin: Some(self.tag("origin")),
-            event_type: Some(event_type as i32),
-            timestamp: Some(self.source.timestamp),
-            deployment: Some(self.tag("deployment")),
-            job: Some(self.tag("job")),
-            index: Some(self.tag("index")),
-            ip: Some(self.tag("ip")),
-            tags: self.pairs(used, with_instance),
-            ..Envelope::default()
+            end - id.len()..end
+        });
+        self.tail(0, false, to);
+        let body = body - start;
+        Routing {
+            log: false,
+            form: AppForm::Text,
+            app: body + app.start..body + app.end,
         }
     }
 
-    fn log(&self, members: Members<'a>) -> Envelope<'s> {
-        let log = LogRef::read(members);
-        let body = Log {
-            // The original leaves an empty payload unset, and so cannot write it.
-            message: Some(log.payload).filter(|payload| !payload.is_empty()),
-            message_type: Some(if log.err { 2 } else { 1 }),
-            timestamp: Some(self.source.timestamp),
-            app_id: Some(self.source.source_id),
-            source_type: Some(self.tag("source_type")),
-            source_instance: Some(self.source.instance_id),
-            ..Log::default()
-        };
-        Envelope {
-            log: Some(body),
-            ..self.envelope(EventType::LogMessage, &[b"source_type"])
-        }
+    fn value(&self, metric: &MetricRef<'_>, to: &mut Vec<u8>) -> Routing {
+        self.head(EventType::ValueMetric, to);
+        nested(to, 9, |to| {
+            to.bytes(1, metric.name.as_bytes());
+            to.double(2, metric.value);
+            to.bytes(3, metric.unit.as_bytes());
+        });
+        self.tail(0, true, to);
+        Routing::SYSTEM
     }
+}
 
-    fn error(&self, members: Members<'a>) -> Envelope<'s> {
-        let body = Error {
-            source: Some(self.tag("source")),
-            code: Some(cast::text_to_i64(self.tag("code")) as i32),
-            message: Some(LogRef::read(members).payload),
-            ..Error::default()
-        };
-        Envelope {
-            error: Some(body),
-            ..self.envelope(EventType::Error, &[b"source", b"code"])
-        }
-    }
+/// The metrics of a gauge by name.
+type Metrics<'s> = SmallVec<[(&'s [u8], MetricRef<'s>); 6]>;
 
-    fn counter(&self, members: Members<'a>) -> Envelope<'s> {
-        let counter = CounterRef::read(members);
-        let body = Counter {
-            name: Some(counter.name.as_bytes()),
-            delta: Some(counter.delta),
-            total: Some(counter.total),
-            ..Counter::default()
-        };
-        Envelope {
-            counter: Some(body),
-            ..self.envelope(EventType::CounterEvent, &[])
-        }
-    }
+/// What a container uses.
+struct Container {
+    instance_index: i32,
+    /// In the order of [`CONTAINER`].
+    values: [f64; 5],
+}
 
-    fn timer(&self, members: Members<'a>) -> Envelope<'s> {
-        let timer = TimerRef::read(members);
-        let name = |tag: &str| std::str::from_utf8(self.tag(tag)).unwrap_or_default();
-        let body = Http {
-            start: Some(timer.start),
-            stop: Some(timer.stop),
-            request_id: uuid::of_text(self.tag("request_id")).map(Id::new),
-            // Names that nobody knows become 0, which no enum value has.
-            peer_type: Some(
-                PeerType::from_str_name(name("peer_type")).map_or(0, |peer| peer as i32),
-            ),
-            method: Some(Method::from_str_name(name("method")).map_or(0, |method| method as i32)),
-            uri: Some(self.tag("uri")),
-            remote_address: Some(self.tag("remote_address")),
-            user_agent: Some(self.tag("user_agent")),
-            status_code: Some(cast::text_to_i64(self.tag("status_code")) as i32),
-            content_length: Some(cast::text_to_i64(self.tag("content_length"))),
-            application_id: uuid::of_text(self.source.source_id).map(Id::new),
-            instance_index: Some(cast::text_to_i32(self.source.instance_id)),
-            instance_id: Some(self.tag("routing_instance_id")),
-            // Nothing at all splits into one empty element.
-            forwarded: self.tag("forwarded").split(|byte| *byte == b'\n').collect(),
-            ..Http::default()
-        };
-        Envelope {
-            http: Some(body),
-            ..self.envelope(EventType::HttpStartStop, &HTTP_FIELDS)
-        }
-    }
-
-    fn container(&self, metrics: &Metrics<'s>) -> Option<Envelope<'s>> {
+impl Container {
+    /// The container metric that these metrics are together, if they are one.
+    fn of(metrics: &Metrics<'_>, source: &Source<'_>) -> Option<Container> {
         let value = |name: &str| {
             let (_, metric) = metrics.iter().find(|(key, _)| *key == name.as_bytes())?;
             Some(metric).filter(|metric| !metric.unit.is_empty() || metric.value != 0.0)
@@ -276,60 +415,35 @@ impl<'s, 'a: 's> Tagged<'s, 'a> {
         for (place, name) in values.iter_mut().zip(CONTAINER) {
             *place = value(name)?.value;
         }
-        let [cpu, memory, disk, memory_quota, disk_quota] = values;
         let index = metrics.iter().find(|(key, _)| *key == b"instance_index");
-        let body = Container {
-            application_id: Some(self.source.source_id),
-            instance_index: Some(match index {
-                Some((_, metric)) => cast::double_to_i32(metric.value),
-                None => cast::text_to_i32(self.source.instance_id),
-            }),
-            cpu: Some(cpu),
-            memory: Some(cast::double_to_u64(memory)),
-            disk: Some(cast::double_to_u64(disk)),
-            memory_quota: Some(cast::double_to_u64(memory_quota)),
-            disk_quota: Some(cast::double_to_u64(disk_quota)),
-            ..Container::default()
+        let instance_index = match index {
+            Some((_, metric)) => cast::double_to_i32(metric.value),
+            None => cast::text_to_i32(source.instance_id),
         };
-        Some(Envelope {
-            container: Some(body),
-            ..self.envelope(EventType::ContainerMetric, &[])
+        Some(Container {
+            instance_index,
+            values,
         })
     }
 }
 
-/// The metrics of a gauge by name.
-type Metrics<'s> = SmallVec<[(&'s [u8], MetricRef<'s>); 6]>;
-
 /// A gauge becomes one container metric when it looks like one, else one value metric per metric.
-fn gauge<'s, 'a: 's>(
-    source: Tagged<'s, 'a>,
-    members: Members<'a>,
-    mut take: impl FnMut(&Envelope<'_>, Left) -> bool,
-) -> bool {
-    let mut metrics: Metrics<'s> = MetricRef::read(members)
+fn gauge(tagged: Tagged<'_, '_>, number: u32, records: &mut Records) {
+    let mut metrics: Metrics<'_> = MetricRef::read(tagged.source.members.iter().copied())
         .map(|metric| (metric.name.as_bytes(), metric))
         .collect();
     keep_last_of_each(&mut metrics);
-    if let Some(container) = source.container(&metrics) {
-        take(&container, Left(1));
-        return false;
+    if let Some(container) = Container::of(&metrics, tagged.source) {
+        records.write(number, 1, |to| tagged.container(&container, to));
+        return;
     }
     if metrics.is_empty() {
-        return false;
+        return;
     }
-    let mut envelope = source.envelope(EventType::ValueMetric, &[]);
-    for (i, (name, metric)) in metrics.iter().enumerate() {
-        envelope.value = Some(ValueMetric {
-            name: Some(name),
-            value: Some(metric.value),
-            unit: Some(metric.unit.as_bytes()),
-            ..ValueMetric::default()
-        });
+    for (i, (_, metric)) in metrics.iter().enumerate() {
         let left = u32::try_from(metrics.len() - i).unwrap_or(u32::MAX);
-        if !take(&envelope, Left(left)) {
+        if !records.write(number, left, |to| tagged.value(metric, to)) {
             break;
         }
     }
-    false
 }

@@ -267,6 +267,11 @@ where
         pairs.dedup_by_key(|(key, _)| *key);
         return false;
     }
+    let mut keys = Keys::default();
+    pairs.iter().for_each(|(key, _)| keys.add(key));
+    if keys.all_differ() {
+        return true;
+    }
     let mut i = 0;
     while let Some((key, _)) = pairs.get(i) {
         if pairs[i + 1..].iter().any(|(other, _)| other == key) {
@@ -276,4 +281,35 @@ where
         }
     }
     pairs.len() == before
+}
+
+/// A sketch of keys, to see in one pass that they are all different, as they mostly are.
+#[derive(Default)]
+pub(crate) struct Keys {
+    seen: [u64; 16],
+    again: bool,
+}
+
+impl Keys {
+    /// Takes one more key into account.
+    #[inline]
+    pub(crate) fn add(&mut self, key: &[u8]) {
+        let ends = match key {
+            [first, .., last] => {
+                u32::from(*first) | u32::from(*last) << 8 | u32::from(key[key.len() / 2]) << 16
+            }
+            _ => 0,
+        };
+        let place = (ends ^ (key.len() as u32) << 24).wrapping_mul(0x9e37_79b1) >> 22;
+        let seen = &mut self.seen[(place >> 6) as usize];
+        let bit = 1 << (place & 63);
+        self.again |= *seen & bit != 0;
+        *seen |= bit;
+    }
+
+    /// Whether they are certainly all different. `false` says nothing.
+    #[inline]
+    pub(crate) fn all_differ(&self) -> bool {
+        !self.again
+    }
 }
