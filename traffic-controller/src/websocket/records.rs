@@ -1,7 +1,7 @@
 //! The walk over a `plumbing.BatchResponse`: where its payloads lie, without decoding one of them.
 //!
 //! A doppler answers `BatchSubscribe` with messages that are nothing but repeated `payload` fields (field 1, bytes), each
-//! one v1 envelope. The walk notes the ranges; a payload then leaves as a shared slice of the message it came in.
+//! one v1 envelope. The walk notes the ranges, so that a payload is copied from where it lies.
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -101,12 +101,13 @@ impl Records {
         Ok(self.ranges.len())
     }
 
-    /// The next payload, as a slice that shares the batch's memory.
-    pub fn take(&mut self) -> Option<Bytes> {
+    /// The next payload.
+    #[inline]
+    pub fn take(&mut self) -> Option<&[u8]> {
         let &(start, len) = self.ranges.get(self.next)?;
         self.next += 1;
         let start = start as usize;
-        Some(self.bytes.slice(start..start + len as usize))
+        self.bytes.get(start..start + len as usize)
     }
 
     /// How many payloads were not taken yet.
@@ -139,10 +140,10 @@ fn varint(bytes: &[u8], at: &mut usize) -> Result<u64, RecordError> {
 mod tests {
     use super::*;
 
-    fn payloads(batch: &[u8]) -> (Result<usize, RecordError>, Vec<Bytes>) {
+    fn payloads(batch: &[u8]) -> (Result<usize, RecordError>, Vec<Vec<u8>>) {
         let mut records = Records::default();
         let walked = records.load(Bytes::copy_from_slice(batch));
-        let taken = std::iter::from_fn(|| records.take()).collect();
+        let taken = std::iter::from_fn(|| records.take().map(<[u8]>::to_vec)).collect();
         (walked, taken)
     }
 
@@ -152,11 +153,11 @@ mod tests {
         let mut records = Records::default();
         assert_eq!(records.load(batch.clone()), Ok(3));
         let first = records.take().unwrap();
-        assert_eq!(&first[..], b"abc");
+        assert_eq!(first, b"abc");
         assert_eq!(first.as_ptr(), batch[2..].as_ptr());
         assert_eq!(records.remaining(), 2);
         assert_eq!(records.take().unwrap().len(), 0);
-        assert_eq!(&records.take().unwrap()[..], b"de");
+        assert_eq!(records.take().unwrap(), b"de");
         assert_eq!(records.take(), None);
     }
 
@@ -165,7 +166,7 @@ mod tests {
         let batch = b"\x10\x96\x01\x0a\x01a\x1a\x02zz\x21\0\0\0\0\0\0\0\0\x2d\0\0\0\0\x0a\x01b";
         let (walked, taken) = payloads(batch);
         assert_eq!(walked, Ok(2));
-        assert_eq!(taken, [Bytes::from_static(b"a"), Bytes::from_static(b"b")]);
+        assert_eq!(taken, [b"a", b"b"]);
     }
 
     #[test]
@@ -179,7 +180,7 @@ mod tests {
                 left: 2
             })
         );
-        assert_eq!(taken, [Bytes::from_static(b"a")]);
+        assert_eq!(taken, [b"a"]);
         assert_eq!(payloads(b"\x0a").0, Err(RecordError::Varint { offset: 1 }));
         assert_eq!(
             payloads(b"\x0b").0,

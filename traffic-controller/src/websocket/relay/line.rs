@@ -134,11 +134,6 @@ impl<IO> Counted<IO> {
     pub(crate) fn taken(&self) -> u64 {
         self.taken
     }
-
-    /// The connection itself.
-    pub(crate) fn get_ref(&self) -> &IO {
-        &self.io
-    }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Line for Counted<IO> {

@@ -3,11 +3,12 @@
 //! A relay is a single future that is polled whenever its client, its dopplers or its clock have something to say; it
 //! owns no thread, no queue and no timer beyond one. A batch is taken from the dopplers only when the previous one went to
 //! the connection, so a client that does not read holds a bounded number of bytes here and costs nobody else anything.
-//! Payloads are shared slices of the batch they came in; everything that is at hand goes out in one flush.
+//! A payload is copied once, into a frame; everything that is at hand goes out in one flush.
 
 mod end;
 mod keepalive;
 mod line;
+mod outbox;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -35,8 +36,8 @@ use crate::upstream::Batches;
 use crate::websocket::records::Records;
 pub(crate) use end::End;
 use keepalive::{Duty, KeepAlive};
-use line::Counted;
 pub(crate) use line::{ClientLine, Line};
+use outbox::Outbox;
 use tally::Tally;
 pub use timing::Timing;
 
@@ -79,7 +80,7 @@ enum Clock {
 
 /// One client's relay; see the module's text.
 pub(crate) struct Relay<L> {
-    socket: WebSocketStream<Counted<L>>,
+    socket: WebSocketStream<Outbox<L>>,
     /// Whether the socket can still be read; after an error or the end it cannot.
     readable: bool,
     /// The client's close frame came.
@@ -118,21 +119,16 @@ impl<L: Line> Relay<L> {
         stop: CancellationToken,
         on_slow: Box<dyn FnOnce() + Send>,
     ) -> Self {
-        // A payload is only given to the socket when its buffer was emptied up to `write_buffer`, so that with the
-        // headers of that payload and of control frames the buffer cannot pass its limit.
-        let limit = timing
-            .write_buffer
-            .saturating_add(timing.max_payload)
-            .saturating_add(4096);
+        // The WebSocket itself writes control frames only, and keeps none: the outbox collects.
         let config = WebSocketConfig::default()
             .read_buffer_size(1024)
-            .write_buffer_size(timing.write_buffer)
-            .max_write_buffer_size(limit)
+            .write_buffer_size(0)
+            .max_write_buffer_size(4096)
             .max_message_size(Some(timing.max_client_message))
             .max_frame_size(Some(timing.max_client_message));
-        let line = Counted::new(line);
+        let outbox = Outbox::new(line, timing.write_buffer);
         let socket =
-            WebSocketStream::from_partially_read(line, early.into(), Role::Server, Some(config))
+            WebSocketStream::from_partially_read(outbox, early.into(), Role::Server, Some(config))
                 .await;
         let now = Instant::now();
         Self {
@@ -363,22 +359,39 @@ impl<L: Line> Relay<L> {
         self.account.received_from(&batch.doppler, envelopes as u64);
     }
 
-    /// Gives the socket what is left of the current batch; `false` when it takes no more for now.
+    /// Writes what is left of the current batch; `false` when the connection takes no more for now.
     fn feed(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         while self.records.remaining() > 0 {
-            if !self.ready(cx)? {
+            if !self.room(cx)? {
                 return Ok(false);
             }
-            if let Some(payload) = self.records.take() {
+            self.dirty = true;
+            let outbox = self.socket.get_mut();
+            while !outbox.is_full()
+                && let Some(payload) = self.records.take()
+            {
                 self.tally.data(payload.len());
-                self.give(Message::Binary(payload))?;
+                outbox.add(payload);
             }
         }
         self.records.clear();
         Ok(true)
     }
 
+    /// Whether the connection took what was collected so far, or that is still little.
+    fn room(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        match self.socket.get_mut().poll_room(cx) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(())) => Ok(true),
+            Poll::Ready(Err(_)) => Err(self.why()),
+        }
+    }
+
+    /// Whether a control frame can be given.
     fn ready(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if !self.room(cx)? {
+            return Ok(false);
+        }
         match self.socket.poll_ready_unpin(cx) {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(())) => Ok(true),
@@ -413,7 +426,7 @@ impl<L: Line> Relay<L> {
 
     /// Remembers since when the connection takes nothing.
     fn note_stall(&mut self, now: Instant, turn: &Turn) {
-        let bytes = self.socket.get_ref().get_ref().taken();
+        let bytes = self.socket.get_ref().line().taken();
         match (turn, self.stall) {
             (Turn::Idle | Turn::More, _) => self.stall = None,
             (Turn::Blocked, Some((_, then))) if then == bytes => {}

@@ -119,7 +119,7 @@ async fn rig_over<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         missed: Arc::clone(&missed),
         _left: left_sender,
     });
-    let line = Counted::new(io);
+    let line = line::Counted::new(io);
     let relay = Relay::new(
         line,
         Bytes::new(),
