@@ -1,6 +1,6 @@
 //! The command line as a whole; each command's own options stand in its module.
 
-use crate::component::{self, AgentTable, ComponentArgs, RlpTable};
+use crate::component::{self, AgentTable, ComponentArgs, GatewayTable, RlpTable};
 use crate::exit;
 use crate::output::ColorArg;
 use crate::settings::Flags;
@@ -47,7 +47,7 @@ Start here:
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Start the whole pipeline in one process: agent, dopplers, traffic controller
+    /// Start the whole pipeline in one process: agent, dopplers, traffic controller, reverse log proxy, gateway
     Up(Box<crate::up::UpArgs>),
     /// Show what sources say, live
     Tail(crate::tail::TailArgs),
@@ -69,6 +69,9 @@ pub enum Command {
     /// Run a reverse log proxy: v2 envelopes of all dopplers over gRPC, for nozzles and gateways
     #[command(after_help = component::RLP_EXAMPLES)]
     Rlp(Box<ComponentArgs<Flags<RlpTable>>>),
+    /// Run a reverse log proxy's gateway: v2 envelopes as JSON over HTTP
+    #[command(after_help = component::GATEWAY_EXAMPLES)]
+    RlpGateway(Box<ComponentArgs<Flags<GatewayTable>>>),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  loggregator completions bash > ~/.local/share/bash-completion/completions/loggregator"

@@ -1,4 +1,4 @@
-//! One component as a process of its own: `agent`, `doppler`, `traffic-controller`, `rlp`.
+//! One component as a process of its own: `agent`, `doppler`, `traffic-controller`, `rlp`, `rlp-gateway`.
 //!
 //! Settings come from flags and from the variables that the flags name; everything that is wrong with them is told at
 //! once, before a port is bound. The first SIGTERM or Ctrl-C drains, the second cuts the drain short.
@@ -15,7 +15,7 @@ use std::future::Future;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
-use traffic_controller::rlp;
+use traffic_controller::{gateway, rlp};
 
 /// A component's own flags, and those of its process.
 #[derive(Debug, Clone, Args)]
@@ -53,6 +53,12 @@ pub const RLP_EXAMPLES: &str = "\
 Example:
   loggregator rlp --router-addrs doppler.internal:8082 --ca-file ca.crt --cert-file reverselogproxy.crt \\
                   --key-file reverselogproxy.key";
+
+pub const GATEWAY_EXAMPLES: &str = "\
+Example:
+  loggregator rlp-gateway --addr :8088 --http-cert-path web.crt --http-key-path web.key --token-file tokens \\
+                          --logs-provider-addr rlp.internal:8083 --logs-provider-ca-path ca.crt \\
+                          --logs-provider-client-cert-path client.crt --logs-provider-client-key-path client.key";
 
 /// Runs a doppler until it is told to stop.
 ///
@@ -144,7 +150,34 @@ pub fn rlp(args: ComponentArgs<Flags<RlpTable>>) -> Result<ExitCode> {
     })
 }
 
-/// What a stop of the traffic controller may take beyond the time that its setting gives to clients: for close frames,
+/// The gateway's settings as flags.
+#[derive(Debug, Clone, Copy)]
+pub struct GatewayTable;
+
+impl Table for GatewayTable {
+    const PREFIX: &'static str = "GATEWAY_";
+    const SETTINGS: &'static [Setting] = gateway::SETTINGS;
+}
+
+/// Runs a reverse log proxy's gateway until it is told to stop.
+///
+/// # Errors
+/// When it cannot start.
+pub fn rlp_gateway(args: ComponentArgs<Flags<GatewayTable>>) -> Result<ExitCode> {
+    let config = match gateway::Config::from_env(&args.stage.env()) {
+        Ok(config) => config,
+        Err(errors) => return Ok(refuse(&errors)),
+    };
+    let drain = config.drain_timeout + CLOSING;
+    run(args.log, None, drain, async |lifecycle| {
+        gateway::start(config, lifecycle)
+            .await
+            .context("cannot start the reverse log proxy's gateway")
+            .map(drop)
+    })
+}
+
+/// What a stop of the traffic controller or of the gateway may take beyond the time that its setting gives to clients: for close frames,
 /// and for the tasks around them.
 const CLOSING: Duration = Duration::from_secs(7);
 

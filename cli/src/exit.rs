@@ -28,7 +28,7 @@ Exit codes:
     3  nothing answers: no running pipeline, connection refused, certificate not trusted
     4  access denied: token or client certificate refused
   130  ended by Ctrl-C or SIGTERM (`up` drains instead, and ends with 0 or 1)
-The components (`agent`, `doppler`, `traffic-controller`, `rlp`) end with 0 after an orderly stop, 64 for unusable settings,
+The components (`agent`, `doppler`, `traffic-controller`, `rlp`, `rlp-gateway`) end with 0 after an orderly stop, 64 for unusable settings,
 70 when a part of them failed, 75 when the drain was cut short.";
 
 /// Marks an error with the exit code that it means; anything unmarked ends with [`Exit::Negative`].

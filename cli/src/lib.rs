@@ -54,6 +54,7 @@ fn run(cli: Cli, zone: view::LocalTime) -> anyhow::Result<ExitCode> {
         Command::Doppler(args) => return component::doppler(*args),
         Command::TrafficController(args) => return component::traffic_controller(*args),
         Command::Rlp(args) => return component::rlp(*args),
+        Command::RlpGateway(args) => return component::rlp_gateway(*args),
         Command::Up(args) => runtime(None)?.block_on(up::run(*args, color)),
         Command::Tail(args) => runtime(Some(2))?.block_on(tail::run_tail(args, color, zone)),
         Command::Firehose(args) => {

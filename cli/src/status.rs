@@ -50,9 +50,13 @@ pub async fn run(args: StatusArgs) -> Result<Exit> {
     let bases = if args.url.is_empty() {
         let endpoints = args.state.dir().endpoints()?;
         let dopplers = endpoints.doppler.into_iter().map(|doppler| doppler.admin);
+        let rlp = endpoints.rlp.map(|rlp| rlp.admin);
+        let gateway = endpoints.rlp_gateway.map(|gateway| gateway.admin);
         std::iter::once(endpoints.agent.admin)
             .chain(dopplers)
             .chain([endpoints.traffic_controller.admin])
+            .chain(rlp)
+            .chain(gateway)
             .collect()
     } else {
         args.url.clone()

@@ -19,6 +19,7 @@ mod host;
 mod pprof;
 mod report;
 mod rlp;
+mod rlp_gateway;
 mod router;
 mod traffic_controller;
 
@@ -34,6 +35,11 @@ pub fn router() -> ExitCode {
 /// The program `rlp`.
 pub fn rlp() -> ExitCode {
     host::main::<rlp::Rlp>()
+}
+
+/// The program `rlp-gateway`.
+pub fn rlp_gateway() -> ExitCode {
+    host::main::<rlp_gateway::RlpGateway>()
 }
 
 /// The program `trafficcontroller`.

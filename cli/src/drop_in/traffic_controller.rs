@@ -1,11 +1,13 @@
 //! `trafficcontroller`: the traffic controller.
 
-use super::faults::{Fault, Faults, listen_text};
+use super::faults::{Fault, Faults, io_text, listen_text};
 use super::go_env::{Field, Kind, Program, Values};
 use super::host::DropIn;
 use loggregator_net::{ClientTls, Profile, ServerTls};
 use loggregator_service::Lifecycle;
+use std::fs::OpenOptions;
 use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 use traffic_controller::access::{PlatformConfig, Secret};
 use traffic_controller::{Access, SecurityEventLog};
@@ -244,7 +246,7 @@ impl DropIn for TrafficController {
             dopplers: values.list("ROUTER_ADDRS"),
             access: access(values, own.access.clone(), faults),
             system_domain: values.optional("TRAFFIC_CONTROLLER_SYSTEM_DOMAIN"),
-            security_log: security_log(values),
+            security_log: security_log(values, faults),
             agent_addr: values.optional("AGENT_GRPC_ADDRESS"),
             metric_interval: values.interval("TRAFFIC_CONTROLLER_METRIC_EMITTER_INTERVAL"),
             ..own
@@ -319,10 +321,21 @@ fn listen_addr(values: &Values<'_>, faults: &mut Faults) -> SocketAddr {
     SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
 }
 
-fn security_log(values: &Values<'_>) -> Option<SecurityEventLog> {
-    let path = values.optional("TRAFFIC_CONTROLLER_SECURITY_EVENT_LOG")?;
+fn security_log(values: &Values<'_>, faults: &mut Faults) -> Option<SecurityEventLog> {
+    let path: PathBuf = values
+        .optional("TRAFFIC_CONTROLLER_SECURITY_EVENT_LOG")?
+        .into();
+    let opened = OpenOptions::new().append(true).create(true).open(&path);
+    if let Err(error) = opened {
+        let text = format!(
+            "Unable to open access log: open {}: {}",
+            path.display(),
+            io_text(&error)
+        );
+        faults.push(Fault::late(EXIT_SETUP, text));
+    }
     Some(SecurityEventLog {
-        path: path.into(),
+        path,
         ip: values.text("TRAFFIC_CONTROLLER_IP"),
     })
 }

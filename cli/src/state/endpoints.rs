@@ -20,6 +20,12 @@ pub struct Endpoints {
     pub doppler: Vec<DopplerEndpoints>,
     /// The traffic controller's.
     pub traffic_controller: TrafficControllerEndpoints,
+    /// The reverse log proxy's; absent in files of earlier programs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rlp: Option<RlpEndpoints>,
+    /// Its gateway's; absent in files of earlier programs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rlp_gateway: Option<RlpGatewayEndpoints>,
     /// The CA that signed every certificate below.
     pub ca_file: PathBuf,
     /// A client certificate that agent and dopplers accept.
@@ -61,6 +67,24 @@ pub struct DopplerEndpoints {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrafficControllerEndpoints {
     /// The base of the WebSocket addresses, without a trailing slash.
+    pub url: String,
+    /// Metrics, health and ledger over plain HTTP.
+    pub admin: String,
+}
+
+/// Where the reverse log proxy listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RlpEndpoints {
+    /// gRPC with mutual TLS, server name `reverselogproxy`.
+    pub grpc: String,
+    /// Metrics, health and ledger over plain HTTP.
+    pub admin: String,
+}
+
+/// Where the reverse log proxy's gateway listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RlpGatewayEndpoints {
+    /// The base of its addresses, without a trailing slash.
     pub url: String,
     /// Metrics, health and ledger over plain HTTP.
     pub admin: String,
@@ -128,6 +152,14 @@ impl Endpoints {
                 url: "wss://127.0.0.1:8081".to_owned(),
                 admin: "http://127.0.0.1:14826".to_owned(),
             },
+            rlp: Some(RlpEndpoints {
+                grpc: "127.0.0.1:8083".to_owned(),
+                admin: "http://127.0.0.1:14827".to_owned(),
+            }),
+            rlp_gateway: Some(RlpGatewayEndpoints {
+                url: "https://127.0.0.1:8088".to_owned(),
+                admin: "http://127.0.0.1:14828".to_owned(),
+            }),
             ca_file: "/s/ca.crt".into(),
             client_cert_file: "/s/client.crt".into(),
             client_key_file: "/s/client.key".into(),
@@ -154,11 +186,27 @@ mod tests {
         assert_eq!(json["doppler"][0]["grpc"], "127.0.0.1:8082");
         assert_eq!(json["doppler"][0]["admin"], "http://127.0.0.1:14825");
         assert_eq!(json["traffic_controller"]["url"], "wss://127.0.0.1:8081");
+        assert_eq!(json["rlp"]["grpc"], "127.0.0.1:8083");
+        assert_eq!(json["rlp_gateway"]["url"], "https://127.0.0.1:8088");
         assert_eq!(json["ca_file"], "/s/ca.crt");
         assert_eq!(json["client_cert_file"], "/s/client.crt");
         assert_eq!(json["client_key_file"], "/s/client.key");
         assert_eq!(json["token_file"], "/s/token");
         assert_eq!(Endpoints::read(&path).unwrap(), Some(Endpoints::example()));
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_program_is_read() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("endpoints.json");
+        let earlier = Endpoints {
+            rlp: None,
+            rlp_gateway: None,
+            ..Endpoints::example()
+        };
+        earlier.write(&path).unwrap();
+        assert!(!std::fs::read_to_string(&path).unwrap().contains("rlp"));
+        assert_eq!(Endpoints::read(&path).unwrap(), Some(earlier));
     }
 
     #[test]

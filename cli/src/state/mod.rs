@@ -8,7 +8,10 @@ mod endpoints;
 mod files;
 mod pki;
 
-pub use endpoints::{AgentEndpoints, DopplerEndpoints, Endpoints, TrafficControllerEndpoints};
+pub use endpoints::{
+    AgentEndpoints, DopplerEndpoints, Endpoints, RlpEndpoints, RlpGatewayEndpoints,
+    TrafficControllerEndpoints,
+};
 pub use files::write_private;
 pub use pki::{Identity, Pki};
 

@@ -33,6 +33,8 @@ pub struct Pki {
     pub agent: Identity,
     /// Of the traffic controller: server name `trafficcontroller`.
     pub traffic_controller: Identity,
+    /// Of the reverse log proxy and of its gateway: server name `reverselogproxy`.
+    pub reverse_log_proxy: Identity,
     /// Of the people's commands.
     pub client: Identity,
 }
@@ -71,6 +73,7 @@ impl Pki {
             doppler: identity("doppler")?,
             agent: identity("metron")?,
             traffic_controller: identity("trafficcontroller")?,
+            reverse_log_proxy: identity("reverselogproxy")?,
             client: identity("client")?,
         })
     }
@@ -151,6 +154,7 @@ mod tests {
             &pki.doppler,
             &pki.agent,
             &pki.traffic_controller,
+            &pki.reverse_log_proxy,
             &pki.client,
         ] {
             let mode = std::fs::metadata(&identity.key)

@@ -28,6 +28,8 @@ impl Banner<'_> {
             agent,
             doppler,
             traffic_controller,
+            rlp,
+            rlp_gateway,
             ..
         } = self.endpoints;
         let mut text = String::new();
@@ -55,6 +57,15 @@ impl Banner<'_> {
             );
         }
         row("traffic controller", &traffic_controller.url);
+        if let Some(rlp) = rlp {
+            row(
+                "reverse log proxy",
+                &format!("{}  (gRPC v2, mutual TLS)", rlp.grpc),
+            );
+        }
+        if let Some(gateway) = rlp_gateway {
+            row("", &format!("{}  (JSON over HTTP)", gateway.url));
+        }
         row(
             "token",
             &format!(
@@ -84,27 +95,36 @@ impl Banner<'_> {
         )
     }
 
-    /// Three commands that work as they stand.
-    fn commands(&self) -> [String; 3] {
+    /// Commands that work as they stand.
+    fn commands(&self) -> Vec<String> {
         let at = if self.dir.is_default() {
             String::new()
         } else {
             format!(" --state-dir {}", quoted(self.dir.path()))
         };
         let program = self.program;
-        if self.demo {
-            [
+        let mut commands = if self.demo {
+            vec![
                 format!("{program} tail{at} web-shop"),
                 format!("{program} firehose{at} --kind log --source-type app"),
                 format!("{program} status{at}"),
             ]
         } else {
-            [
+            vec![
                 format!("{program} tail{at} my-app"),
                 format!("echo hello | {program} emit{at} --source-id my-app --stdin"),
                 format!("{program} status{at}"),
             ]
+        };
+        if let Some(gateway) = &self.endpoints.rlp_gateway {
+            commands.push(format!(
+                "curl -N --cacert {} -H \"Authorization: $(cat {})\" '{}/v2/read?log'",
+                quoted(&self.endpoints.ca_file),
+                quoted(&self.endpoints.token_file),
+                gateway.url
+            ));
         }
+        commands
     }
 }
 
@@ -180,13 +200,16 @@ mod tests {
     }
 
     #[test]
-    fn it_names_addresses_token_and_three_commands_that_can_be_pasted() {
+    fn it_names_addresses_token_and_commands_that_can_be_pasted() {
         let text = render(false, &[]);
         for needed in [
             "127.0.0.1:3458",
             "127.0.0.1:3457",
             "127.0.0.1:8082",
             "wss://127.0.0.1:8081",
+            "127.0.0.1:8083  (gRPC v2, mutual TLS)",
+            "https://127.0.0.1:8088  (JSON over HTTP)",
+            "curl -N --cacert /s/ca.crt -H \"Authorization: $(cat /s/token)\" 'https://127.0.0.1:8088/v2/read?log'",
             "t0ken  (in /s/token)",
             "/tmp/my state/endpoints.json",
             "loggregator tail --state-dir '/tmp/my state' my-app",

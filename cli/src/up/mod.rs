@@ -1,4 +1,4 @@
-//! `loggregator up`: agent, dopplers and traffic controller in one process, on loopback, without any configuration.
+//! `loggregator up`: agent, dopplers, traffic controller, reverse log proxy and gateway in one process, on loopback, without any configuration.
 
 mod banner;
 mod feed;

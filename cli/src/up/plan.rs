@@ -61,6 +61,10 @@ pub struct Plan {
     pub dopplers: Vec<(Choice, Choice)>,
     pub web: Choice,
     pub web_admin: Choice,
+    pub rlp: Choice,
+    pub rlp_admin: Choice,
+    pub gateway: Choice,
+    pub gateway_admin: Choice,
     pub log_bytes: u64,
     pub resume_grace: Duration,
     pub drain_timeout: Duration,
@@ -96,6 +100,11 @@ impl Plan {
                 .collect::<Result<_>>()?,
             agent_admin: port(Transport::Tcp, 14824)?,
             web_admin: port(Transport::Tcp, 14826)?,
+            gateway: port(Transport::Tcp, 8088)?,
+            // Behind the dopplers, which have 8082 and on.
+            rlp: port(Transport::Tcp, 8082 + args.dopplers)?,
+            rlp_admin: port(Transport::Tcp, 14827)?,
+            gateway_admin: port(Transport::Tcp, 14828)?,
             pki: pki.clone(),
             token_file: token.file.clone(),
             grants_file: token.grants.clone(),
@@ -131,6 +140,8 @@ impl Plan {
             ("agent".to_owned(), self.agent_grpc),
             ("dropsonde".to_owned(), self.agent_udp),
             ("traffic controller".to_owned(), self.web),
+            ("reverse log proxy".to_owned(), self.rlp),
+            ("its gateway".to_owned(), self.gateway),
         ];
         all.extend(
             self.syslog_tcp

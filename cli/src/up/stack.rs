@@ -2,25 +2,33 @@
 
 use super::live::Totals;
 use super::plan::Plan;
-use crate::state::{AgentEndpoints, DopplerEndpoints, Endpoints, TrafficControllerEndpoints};
+use crate::state::{
+    AgentEndpoints, DopplerEndpoints, Endpoints, RlpEndpoints, RlpGatewayEndpoints,
+    TrafficControllerEndpoints,
+};
 use crate::view::count;
 use anyhow::{Context as _, Result};
 use loggregator_service::Lifecycle;
 use loggregator_service::ledger::{Report, Subscription};
 use std::net::SocketAddr;
 use std::time::Duration;
+use traffic_controller::gateway::{self, Logs};
+use traffic_controller::{Access, rlp};
 
 /// Who owns the tasks of each component.
 struct Stages {
     agent: Lifecycle,
     dopplers: Vec<Lifecycle>,
     web: Lifecycle,
+    rlp: Lifecycle,
+    gateway: Lifecycle,
 }
 
 impl Stages {
     /// Ends what a start that failed half way has begun.
     async fn undo(&self) {
-        for stage in self.dopplers.iter().chain([&self.web, &self.agent]) {
+        let others = [&self.web, &self.rlp, &self.gateway, &self.agent];
+        for stage in self.dopplers.iter().chain(others) {
             stage.shutdown(Duration::from_millis(100)).await;
         }
     }
@@ -39,6 +47,8 @@ pub struct Stack {
     agent: loggregator_agent::Running,
     dopplers: Vec<doppler::Running>,
     web: traffic_controller::Running,
+    rlp: rlp::Running,
+    gateway: gateway::Running,
 }
 
 impl Stack {
@@ -54,6 +64,8 @@ impl Stack {
                 .map(|n| lifecycle.stage(&format!("doppler-{n}")))
                 .collect(),
             web: lifecycle.stage("traffic-controller"),
+            rlp: lifecycle.stage("rlp"),
+            gateway: lifecycle.stage("rlp-gateway"),
         };
         let started = Self::start_on(plan, &stages).await;
         if started.is_err() {
@@ -79,6 +91,14 @@ impl Stack {
         let web = traffic_controller::start(web_config(plan), &stages.web)
             .await
             .context("cannot start the traffic controller")?;
+        let rlp = rlp::start(rlp_config(plan), &stages.rlp)
+            .await
+            .context("cannot start the reverse log proxy")?;
+        // In this process: the proxy's streams without a network in between.
+        let logs = Logs::InProcess(rlp.provider());
+        let gateway = gateway::start(gateway_config(plan, logs), &stages.gateway)
+            .await
+            .context("cannot start the reverse log proxy's gateway")?;
         let agent = loggregator_agent::start(agent_config(plan), &stages.agent)
             .await
             .context("cannot start the agent")?;
@@ -86,6 +106,8 @@ impl Stack {
             agent,
             dopplers,
             web,
+            rlp,
+            gateway,
         })
     }
 
@@ -122,6 +144,18 @@ impl Stack {
                 ),
                 admin: admin(self.web.admin_addr),
             },
+            rlp: Some(RlpEndpoints {
+                grpc: self.rlp.grpc_addr.to_string(),
+                admin: admin(self.rlp.admin_addr),
+            }),
+            rlp_gateway: Some(RlpGatewayEndpoints {
+                url: format!(
+                    "{}://{}",
+                    if self.gateway.tls { "https" } else { "http" },
+                    self.gateway.addr
+                ),
+                admin: admin(self.gateway.admin_addr),
+            }),
             ca_file: plan.pki.ca.clone(),
             client_cert_file: plan.pki.client.cert.clone(),
             client_key_file: plan.pki.client.key.clone(),
@@ -220,10 +254,33 @@ fn web_config(plan: &Plan) -> traffic_controller::Config {
         listen_tls: Some((identity.cert.clone(), identity.key.clone())),
         dopplers: plan.doppler_addrs(),
         doppler_tls: plan.tls(identity),
-        access: traffic_controller::Access::TokenFile(plan.grants_file.clone()),
+        access: Access::TokenFile(plan.grants_file.clone()),
         admin_addr: Some(plan.web_admin.addr),
         agent_addr: Some(plan.agent_grpc.addr.to_string()),
         ..traffic_controller::Config::default()
+    }
+}
+
+fn rlp_config(plan: &Plan) -> rlp::Config {
+    rlp::Config {
+        grpc_addr: plan.rlp.addr,
+        dopplers: plan.doppler_addrs(),
+        tls: plan.tls(&plan.pki.reverse_log_proxy),
+        admin_addr: Some(plan.rlp_admin.addr),
+        agent_addr: Some(plan.agent_grpc.addr.to_string()),
+        drain_timeout: plan.drain_timeout,
+        ..rlp::Config::default()
+    }
+}
+
+fn gateway_config(plan: &Plan, logs: Logs) -> gateway::Config {
+    let identity = &plan.pki.reverse_log_proxy;
+    gateway::Config {
+        addr: plan.gateway.addr,
+        listen_tls: Some((identity.cert.clone(), identity.key.clone())),
+        access: Access::TokenFile(plan.grants_file.clone()),
+        admin_addr: Some(plan.gateway_admin.addr),
+        ..gateway::Config::new(logs)
     }
 }
 

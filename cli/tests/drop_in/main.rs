@@ -6,5 +6,6 @@
 
 mod process;
 mod rlp;
+mod rlp_gateway;
 mod router;
 mod traffic_controller;

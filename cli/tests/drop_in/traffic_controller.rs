@@ -155,6 +155,12 @@ fn every_mistake_has_its_text_and_its_exit_code() {
         ("CC_CERT_FILE", "/nowhere", format!("Unable to create CC HTTP Client: {missing}"), 1),
         ("CC_CA_FILE", "", format!("Unable to create CC HTTP Client: {no_ca}"), 1),
         ("TRAFFIC_CONTROLLER_OUTGOING_CERT_FILE", "/nowhere", missing.into(), 1),
+        (
+            "TRAFFIC_CONTROLLER_SECURITY_EVENT_LOG",
+            "/nowhere/log",
+            "Unable to open access log: open /nowhere/log: no such file or directory".into(),
+            1,
+        ),
         ("TRAFFIC_CONTROLLER_OUTGOING_DROPSONDE_PORT", "65536", "listen tcp: address 65536: invalid port".into(), 1),
     ];
     for (name, value, text, exit) in cases {
@@ -215,6 +221,14 @@ async fn access_control_is_on_unless_it_is_disabled() {
     );
     assert_eq!(ended.code, Some(2));
 
+    let security = certs.dir().join("security.log");
+    let on = with(
+        &on,
+        &[(
+            "TRAFFIC_CONTROLLER_SECURITY_EVENT_LOG",
+            security.to_str().unwrap(),
+        )],
+    );
     let mut controller = Process::start(TRAFFIC_CONTROLLER, &on);
     let port = controller.port("ws");
     for (path, status) in [
@@ -231,6 +245,28 @@ async fn access_control_is_on_unless_it_is_disabled() {
             "{path}: {head}"
         );
     }
+    controller.signal(Signal::INT);
+    assert_eq!(controller.end().code, Some(0));
+    let logged = std::fs::read_to_string(security).unwrap();
+    let lines: Vec<_> = logged.lines().collect();
+    assert_eq!(lines.len(), 3, "{logged}");
+    assert!(
+        lines[0].starts_with("CEF:0|cloud_foundry|loggregator_trafficcontroller|1.0|GET /firehose/a|GET /firehose/a|0|rt=")
+            && lines[0].ends_with(" dst=127.0.0.1 dpt=0"),
+        "{logged}"
+    );
+}
+
+/// Guarantee: cookies are for the system domain.
+#[tokio::test]
+async fn cookies_are_for_the_system_domain() {
+    let certs = Certs::generate().unwrap();
+    let mut controller = Process::start(TRAFFIC_CONTROLLER, &vars(&certs));
+    let port = controller.port("ws");
+    let path = "/set-cookie?CookieName=authorization&CookieValue=bearer%2BiAmAnAdmin";
+    let answer = get_tls(&certs, port, path).await;
+    let cookie = "\r\nset-cookie: authorization=bearer+iAmAnAdmin; Domain=doppler.vcap.me; HttpOnly; Secure; SameSite=Lax\r\n";
+    assert!(answer.contains(cookie), "{answer}");
 }
 
 /// The answer to `GET path` over TLS.

@@ -1,6 +1,7 @@
 //! Readers that check what they read: nothing twice, nothing out of order, every gap counted.
 
 use crate::sequence::{Arrived, Checker};
+use crate::sse::{SseEvent, SseStream};
 use anyhow::{Context as _, Result};
 use futures_util::FutureExt as _;
 use loggregator_client::ws::{WsEvent, WsStream};
@@ -110,6 +111,36 @@ impl Consumer {
                     Ok(WsEvent::Connected) => {}
                     Ok(WsEvent::Disconnected { .. }) => seen.lock().reconnects += 1,
                     Err(_) => break,
+                }
+            }
+        }))
+    }
+
+    /// Reads the gateway; returns when it answered.
+    ///
+    /// # Errors
+    /// When it refuses, or does not answer within twenty seconds.
+    pub async fn sse(mut stream: SseStream) -> Result<Self> {
+        let connected = async {
+            loop {
+                if let SseEvent::Connected = stream.next().await? {
+                    return anyhow::Ok(());
+                }
+            }
+        };
+        tokio::time::timeout(OPENING, connected)
+            .await
+            .context("the gateway does not answer")??;
+        Ok(Self::spawn(async move |seen, mut gate| {
+            while let Some(event) = gate.next(async { Some(stream.next().await) }).await {
+                match event {
+                    Ok(SseEvent::Envelopes(frame)) => seen.lock().checker.frame(&frame),
+                    Ok(SseEvent::Connected) => {}
+                    Ok(SseEvent::Disconnected) => seen.lock().reconnects += 1,
+                    Err(_) => {
+                        seen.lock().unreadable += 1;
+                        break;
+                    }
                 }
             }
         }))

@@ -15,14 +15,18 @@ mod part;
 mod pipeline;
 pub mod platform;
 mod sequence;
+mod sse;
+mod stages;
 
 pub use certs::{Certs, NAMES};
 pub use consumer::Consumer;
 pub use ledger::{assert_ledger_balanced, fetch, get, imbalances, sum};
 pub use load::Load;
 pub use part::{Part, Stage};
-pub use pipeline::{AgentStage, Builder, DopplerStage, Pipeline, TOKEN, WebStage};
+pub use pipeline::{Builder, Pipeline, TOKEN};
 pub use sequence::{Arrived, Checker, Numbering};
+pub use sse::{SseEvent, SseStream};
+pub use stages::{AgentStage, DopplerStage, GatewayStage, RlpStage, WebStage};
 
 use std::time::{Duration, Instant};
 

@@ -1,94 +1,33 @@
-//! A whole deployment on loopback, on ports that the system gives: agent, dopplers, traffic controller.
+//! A whole deployment on loopback, on ports that the system gives: agent, dopplers, traffic controller, reverse log proxy,
+//! gateway.
 
 use crate::certs::Certs;
 use crate::consumer::Consumer;
 use crate::ledger::fetch;
 use crate::load::Load;
-use crate::part::{Part, Stage};
+use crate::part::Part;
+use crate::sse::SseStream;
+use crate::stages::{AgentStage, DopplerStage, GatewayStage, RlpStage, WebStage};
 use anyhow::{Context as _, Result};
 use loggregator_client::ws::{Subject, WsConfig, WsStream};
-use loggregator_client::{AGENT, Connector, DOPPLER, DopplerSet, EgressStream, V1Stream};
+use loggregator_client::{
+    AGENT, Connector, DOPPLER, DopplerSet, EgressStream, REVERSE_LOG_PROXY, V1Stream,
+};
 use loggregator_net::ClientTls;
 use loggregator_proto::plumbing::SubscriptionRequest;
 use loggregator_proto::v2::EgressBatchRequest;
-use loggregator_service::Lifecycle;
 use loggregator_service::ledger::Report;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use traffic_controller::gateway::{self, Logs};
+use traffic_controller::{Access, rlp};
 
 /// A port that the system chooses.
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// The token that opens everything.
 pub const TOKEN: &str = "test-token";
-
-/// A doppler as a [`Stage`].
-pub struct DopplerStage;
-/// An agent as a [`Stage`].
-pub struct AgentStage;
-/// A traffic controller as a [`Stage`].
-pub struct WebStage;
-
-impl Stage for DopplerStage {
-    type Config = doppler::Config;
-    type Running = doppler::Running;
-
-    async fn start(config: Self::Config, lifecycle: Lifecycle) -> Result<Self::Running> {
-        doppler::start(config, &lifecycle).context("doppler")
-    }
-
-    fn keep_addresses(config: &mut Self::Config, running: &Self::Running) {
-        config.grpc_addr = running.grpc_addr;
-        config.admin_addr = running.admin_addr;
-    }
-
-    fn admin_addr(running: &Self::Running) -> Option<SocketAddr> {
-        running.admin_addr
-    }
-}
-
-impl Stage for AgentStage {
-    type Config = loggregator_agent::Config;
-    type Running = loggregator_agent::Running;
-
-    async fn start(config: Self::Config, lifecycle: Lifecycle) -> Result<Self::Running> {
-        loggregator_agent::start(config, &lifecycle)
-            .await
-            .context("agent")
-    }
-
-    fn keep_addresses(config: &mut Self::Config, running: &Self::Running) {
-        config.grpc_addr = running.grpc_addr;
-        config.udp_addr = running.udp_addr;
-        config.syslog_udp = running.syslog_udp_addr;
-        config.syslog_tcp = running.syslog_tcp_addr;
-        config.admin_addr = running.admin_addr;
-    }
-
-    fn admin_addr(running: &Self::Running) -> Option<SocketAddr> {
-        running.admin_addr
-    }
-}
-
-impl Stage for WebStage {
-    type Config = traffic_controller::Config;
-    type Running = traffic_controller::Running;
-
-    async fn start(config: Self::Config, lifecycle: Lifecycle) -> Result<Self::Running> {
-        traffic_controller::start(config, &lifecycle)
-            .await
-            .context("traffic controller")
-    }
-
-    fn keep_addresses(config: &mut Self::Config, running: &Self::Running) {
-        config.listen_addr = running.addr;
-        config.admin_addr = running.admin_addr;
-    }
-
-    fn admin_addr(running: &Self::Running) -> Option<SocketAddr> {
-        running.admin_addr
-    }
-}
 
 type Tune<C> = Box<dyn Fn(&mut C)>;
 
@@ -99,6 +38,8 @@ pub struct Builder {
     tune_doppler: Option<Tune<doppler::Config>>,
     tune_agent: Option<Tune<loggregator_agent::Config>>,
     tune_web: Option<Tune<traffic_controller::Config>>,
+    tune_rlp: Option<Tune<rlp::Config>>,
+    tune_gateway: Option<Tune<gateway::Config>>,
 }
 
 impl Builder {
@@ -123,6 +64,18 @@ impl Builder {
     /// Changes the traffic controller's settings.
     pub fn tune_web(mut self, tune: impl Fn(&mut traffic_controller::Config) + 'static) -> Self {
         self.tune_web = Some(Box::new(tune));
+        self
+    }
+
+    /// Changes the reverse log proxy's settings.
+    pub fn tune_rlp(mut self, tune: impl Fn(&mut rlp::Config) + 'static) -> Self {
+        self.tune_rlp = Some(Box::new(tune));
+        self
+    }
+
+    /// Changes the gateway's settings.
+    pub fn tune_gateway(mut self, tune: impl Fn(&mut gateway::Config) + 'static) -> Self {
+        self.tune_gateway = Some(Box::new(tune));
         self
     }
 
@@ -151,12 +104,16 @@ impl Builder {
             .map(|part| part.running().grpc_addr.to_string())
             .collect();
         let web = Part::start(self.web(&certs, &addrs)?).await?;
+        let rlp = Part::<RlpStage>::start(self.rlp(&certs, &addrs)).await?;
+        let gateway = Part::start(self.gateway(&certs, rlp.running().grpc_addr)).await?;
         let agent = Part::start(self.agent(&certs, &addrs)).await?;
         Ok(Pipeline {
             certs,
             dopplers,
             agent,
             web,
+            rlp,
+            gateway,
         })
     }
 
@@ -178,7 +135,7 @@ impl Builder {
     }
 
     fn web(&self, certs: &Certs, dopplers: &[String]) -> Result<traffic_controller::Config> {
-        let tokens = certs.dir().join("tokens");
+        let tokens = tokens(certs);
         std::fs::write(&tokens, format!("{TOKEN} doppler.firehose\n"))?;
         let tls = certs.tls("trafficcontroller");
         let mut config = traffic_controller::Config {
@@ -186,7 +143,7 @@ impl Builder {
             listen_tls: Some((tls.cert.clone(), tls.key.clone())),
             dopplers: dopplers.to_vec(),
             doppler_tls: tls,
-            access: traffic_controller::Access::TokenFile(tokens),
+            access: Access::TokenFile(tokens),
             admin_addr: Some(ANY),
             ..traffic_controller::Config::default()
         };
@@ -195,6 +152,43 @@ impl Builder {
         }
         Ok(config)
     }
+
+    fn rlp(&self, certs: &Certs, dopplers: &[String]) -> rlp::Config {
+        let mut config = rlp::Config {
+            grpc_addr: ANY,
+            admin_addr: Some(ANY),
+            tls: certs.tls("reverselogproxy"),
+            dopplers: dopplers.to_vec(),
+            ..rlp::Config::default()
+        };
+        if let Some(tune) = &self.tune_rlp {
+            tune(&mut config);
+        }
+        config
+    }
+
+    fn gateway(&self, certs: &Certs, rlp: SocketAddr) -> gateway::Config {
+        let logs = Logs::Grpc {
+            addr: rlp.to_string(),
+            server_name: REVERSE_LOG_PROXY.to_owned(),
+            tls: certs.tls("client"),
+        };
+        let mut config = gateway::Config {
+            addr: ANY,
+            admin_addr: Some(ANY),
+            access: Access::TokenFile(tokens(certs)),
+            ..gateway::Config::new(logs)
+        };
+        if let Some(tune) = &self.tune_gateway {
+            tune(&mut config);
+        }
+        config
+    }
+}
+
+/// Where the tokens are.
+fn tokens(certs: &Certs) -> PathBuf {
+    certs.dir().join("tokens")
 }
 
 /// A running deployment; everything ends with it.
@@ -207,6 +201,10 @@ pub struct Pipeline {
     pub agent: Part<AgentStage>,
     /// Its traffic controller.
     pub web: Part<WebStage>,
+    /// Its reverse log proxy.
+    pub rlp: Part<RlpStage>,
+    /// Its gateway, which reads the reverse log proxy over gRPC.
+    pub gateway: Part<GatewayStage>,
 }
 
 impl Pipeline {
@@ -215,7 +213,7 @@ impl Pipeline {
         Builder::default()
     }
 
-    /// One doppler, one agent, one traffic controller.
+    /// One of each component.
     ///
     /// # Errors
     /// When a component cannot start.
@@ -299,36 +297,77 @@ impl Pipeline {
     /// # Errors
     /// When it is refused, or does not reach them in time.
     pub async fn web(&self, subject: Subject) -> Result<Consumer> {
-        let before = self.v1_subscriptions().await?;
+        let before = self.open_subscriptions("v1");
         let mut config = WsConfig::new(&format!("wss://{}", self.web.running().addr));
         config.tls = Some(ClientTls::ca_only(&self.certs.ca())?);
         config.token = Some(TOKEN.to_owned());
         config.backoff =
             loggregator_net::Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
         let consumer = Consumer::web(WsStream::new(config, subject)).await?;
-        let up = self.dopplers.iter().filter(|part| part.is_up()).count();
-        crate::eventually(
-            "the traffic controller subscribes at every doppler",
-            async || {
-                self.v1_subscriptions()
-                    .await
-                    .is_ok_and(|now| now >= before + up)
-            },
-        )
-        .await;
+        self.reaches_dopplers("v1", before).await;
         Ok(consumer)
     }
 
-    async fn v1_subscriptions(&self) -> Result<usize> {
+    /// The reverse log proxy as a client sees it.
+    ///
+    /// # Errors
+    /// When the certificates cannot be read.
+    pub fn rlp_set(&self) -> Result<DopplerSet> {
+        Ok(DopplerSet::fixed(
+            [self.rlp.running().grpc_addr.to_string()],
+            Connector::new(REVERSE_LOG_PROXY, Some(self.client_tls()?)),
+        ))
+    }
+
+    /// A v2 subscription at the reverse log proxy; returns when it reaches all dopplers. One whose request somebody else's
+    /// equals reaches no doppler: there, use [`Pipeline::rlp_set`].
+    ///
+    /// # Errors
+    /// When the certificates cannot be read, or it does not reach them in time.
+    pub async fn rlp(&self, request: impl Into<EgressBatchRequest>) -> Result<Consumer> {
+        let before = self.open_subscriptions("v2");
+        let stream = EgressStream::open(&self.rlp_set()?, request);
+        let consumer = Consumer::v2(stream, 1).await?;
+        self.reaches_dopplers("v2", before).await;
+        Ok(consumer)
+    }
+
+    /// A stream of the gateway, `GET /v2/read?{query}`.
+    pub fn sse_stream(&self, query: &str) -> SseStream {
+        SseStream::new(self.gateway.running().addr, query, TOKEN)
+    }
+
+    /// The same, read; returns when it reaches all dopplers, as [`Pipeline::rlp`].
+    ///
+    /// # Errors
+    /// When it is refused, or does not reach them in time.
+    pub async fn sse(&self, query: &str) -> Result<Consumer> {
+        let before = self.open_subscriptions("v2");
+        let consumer = Consumer::sse(self.sse_stream(query)).await?;
+        self.reaches_dopplers("v2", before).await;
+        Ok(consumer)
+    }
+
+    /// Waits until each doppler that runs has one subscription more than all had `before`.
+    async fn reaches_dopplers(&self, api: &str, before: usize) {
+        let up = self.dopplers.iter().filter(|part| part.is_up()).count();
+        crate::eventually("every doppler is subscribed at", async || {
+            self.open_subscriptions(api) >= before + up
+        })
+        .await;
+    }
+
+    /// Open subscriptions of this kind (`v1`, `v2`) at all dopplers that run.
+    pub fn open_subscriptions(&self, api: &str) -> usize {
         let reports = self
             .dopplers
             .iter()
             .filter(|part| part.is_up())
             .map(|part| part.running().report());
-        Ok(reports
+        reports
             .flat_map(|report| report.subscriptions)
-            .filter(|row| row.open && row.api == "v1")
-            .count())
+            .filter(|row| row.open && row.api == api)
+            .count()
     }
 
     /// The ledgers of everything that runs.
@@ -343,6 +382,8 @@ impl Pipeline {
         let others = [
             (self.agent.is_up(), self.agent.admin_addr()),
             (self.web.is_up(), self.web.admin_addr()),
+            (self.rlp.is_up(), self.rlp.admin_addr()),
+            (self.gateway.is_up(), self.gateway.admin_addr()),
         ];
         let mut reports = Vec::new();
         for (up, addr) in dopplers.chain(others) {
@@ -374,6 +415,22 @@ impl Pipeline {
         fetch(self.web.admin_addr().context("an admin address")?).await
     }
 
+    /// The reverse log proxy's ledger.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn rlp_report(&self) -> Result<Report> {
+        fetch(self.rlp.admin_addr().context("an admin address")?).await
+    }
+
+    /// The gateway's ledger.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn gateway_report(&self) -> Result<Report> {
+        fetch(self.gateway.admin_addr().context("an admin address")?).await
+    }
+
     /// Stops everything in order, along the data path.
     pub async fn stop(mut self, deadline: Duration) {
         self.agent.stop(deadline).await;
@@ -381,5 +438,7 @@ impl Pipeline {
             doppler.stop(deadline).await;
         }
         self.web.stop(deadline).await;
+        self.rlp.stop(deadline).await;
+        self.gateway.stop(deadline).await;
     }
 }

@@ -10,6 +10,7 @@ mod groups;
 mod inputs;
 mod path;
 mod restarts;
+mod reverse;
 mod two_dopplers;
 
 use loggregator_proto::plumbing::SubscriptionRequest;

@@ -11,13 +11,13 @@ const PER_SECOND: u32 = 4_000;
 const SOURCES: [&str; 3] = ["a", "b", "c"];
 
 /// A load that runs in the background until told to stop.
-struct Background {
+pub struct Background {
     running: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<loggregator_testkit::Load>,
 }
 
 impl Background {
-    fn start(mut load: loggregator_testkit::Load) -> Self {
+    pub fn start(mut load: loggregator_testkit::Load) -> Self {
         let running = Arc::new(AtomicBool::new(true));
         let still = Arc::clone(&running);
         let task = tokio::spawn(async move {
@@ -34,7 +34,7 @@ impl Background {
         Self { running, task }
     }
 
-    async fn stop(self) -> loggregator_testkit::Load {
+    pub async fn stop(self) -> loggregator_testkit::Load {
         self.running.store(false, Ordering::Relaxed);
         self.task.await.unwrap()
     }
