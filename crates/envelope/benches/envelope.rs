@@ -9,8 +9,9 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use loggregator_envelope::{
-    Frame, FrameBuilder, V1Builder, json, scan,
+    Flags, Frame, FrameBuilder, V1Builder, json, scan,
     splice::{DefaultTags, Edit},
+    survey,
 };
 use loggregator_proto::v2;
 use prost::Message;
@@ -74,6 +75,10 @@ fn benches(c: &mut Criterion) {
     let mut group = c.benchmark_group("frame");
     group.throughput(Throughput::Elements(100));
     group.bench_function("scan", |b| b.iter(|| scan(black_box(&batch)).unwrap()));
+    // The whole frame is walked: there are no deprecated tags.
+    group.bench_function("survey", |b| {
+        b.iter(|| survey(black_box(&batch), Flags::HAS_DEPRECATED_TAGS).unwrap());
+    });
     group.bench_function("prost", |b| {
         b.iter(|| v2::EnvelopeBatch::decode(black_box(&batch[..])).unwrap())
     });

@@ -29,7 +29,7 @@ pub use hash::source_hash;
 pub use index::{Entry, Index};
 pub use kind::{Flags, Kind, KindSet};
 pub use notice::Notice;
-pub use scan::{Scan, ScanError, scan, split};
+pub use scan::{Scan, ScanError, Survey, scan, split, survey};
 pub use select::FrameBuilder;
 pub use v1::{AppId, V1Builder, V1Entry, V1Error, V1Frame};
 pub use view::{CounterRef, EnvelopeRef, EventRef, LogRef, MetricRef, TagValue, TimerRef};

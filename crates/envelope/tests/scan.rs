@@ -5,7 +5,7 @@ mod common;
 
 use bytes::Bytes;
 use common::{any_batch, envelope};
-use loggregator_envelope::{Fault, Flags, Frame, Kind, scan, source_hash};
+use loggregator_envelope::{Fault, Flags, Frame, Kind, scan, source_hash, survey};
 use loggregator_proto::v2;
 use proptest::prelude::*;
 use prost::Message;
@@ -232,4 +232,32 @@ fn long_and_foreign_strings_are_checked_too() {
         batch: vec![message],
     };
     agree(&batch.encode_to_vec(), &batch);
+}
+
+proptest! {
+    #[test]
+    fn a_survey_agrees_with_the_index(bytes in any_batch()) {
+        let scan = scan(&bytes).unwrap();
+        for wanted in [Flags::HAS_TAGS, Flags::HAS_DEPRECATED_TAGS] {
+            let seen = survey(&bytes, wanted).unwrap();
+            prop_assert_eq!(seen.envelopes, scan.index.len());
+            prop_assert_eq!(seen.found, scan.index.flags().contains(wanted));
+            prop_assert!(seen.sound || !scan.tiles);
+        }
+    }
+}
+
+#[test]
+fn a_survey_says_when_an_envelope_is_broken_and_fails_when_the_batch_is() {
+    let seen = survey(b"\x0a\x03\x12\x05a\x0a\x00", Flags::HAS_TAGS).unwrap();
+    assert_eq!((seen.envelopes, seen.found, seen.sound), (2, false, false));
+    // Other fields before, between and behind the envelopes.
+    for odd in [
+        &b"\x10\x01\x0a\x00"[..],
+        b"\x0a\x00\x10\x01\x0a\x00",
+        b"\x0a\x00\x10\x01",
+    ] {
+        assert!(!survey(odd, Flags::HAS_TAGS).unwrap().sound);
+    }
+    assert_eq!(survey(b"\x0a\x05a", Flags::HAS_TAGS).unwrap_err().offset, 0);
 }

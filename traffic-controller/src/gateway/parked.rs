@@ -163,7 +163,7 @@ impl Parking {
             }
         }
         if lost > 0 {
-            let mut account = self.accounts.open(identity, false);
+            let account = self.accounts.open(identity, false);
             account.received(lost);
             account.ended(NOT_RESUMED);
         }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use loggregator_envelope::splice::{move_to_deprecated_tags, move_to_tags};
-use loggregator_envelope::{Flags, Frame, ScanError, split};
+use loggregator_envelope::{Flags, Frame, ScanError, split, survey};
 
 /// Envelopes that are looked at together: their index is memory, and a batch of empty ones would have many.
 const AT_ONCE: usize = 1 << 16;
@@ -61,7 +61,7 @@ pub(crate) struct Formed {
 }
 
 /// Appends the batch to `parts`, each of at most `budget` bytes unless a single envelope is bigger. Bytes in which nothing
-/// has to be moved are shared, not copied.
+/// has to be moved are shared, not copied, and what is in their fields is not looked at: the doppler has done so.
 ///
 /// # Errors
 /// When the batch's own framing is broken; what came before may be in `parts`.
@@ -89,6 +89,18 @@ fn one(
     parts: &mut VecDeque<Part>,
     formed: &mut Formed,
 ) -> Result<(), ScanError> {
+    let survey = survey(&batch, tags.misplaced())?;
+    if survey.sound && !survey.found {
+        let envelopes = survey.envelopes as u64;
+        formed.envelopes += envelopes;
+        if envelopes > 0 {
+            parts.push_back(Part {
+                bytes: batch,
+                envelopes,
+            });
+        }
+        return Ok(());
+    }
     let parsed = Frame::parse(batch)?;
     let frame = parsed.frame;
     formed.malformed += u64::from(parsed.rejected);
@@ -309,7 +321,8 @@ mod tests {
     fn a_malformed_envelope_goes_alone_and_a_broken_batch_is_refused() {
         let good = envelope(&[], &[]);
         let mut out = BytesMut::from(&bytes(vec![good.clone()])[..]);
-        record(&mut out, b"\x12\x01\xff");
+        // A source id of five bytes, of which one is there.
+        record(&mut out, b"\x12\x05a");
         record(&mut out, &good.encode_to_vec());
         let mut parts = VecDeque::new();
         let formed = form(&out.freeze(), Tags::Preferred, 1 << 20, &mut parts).unwrap();

@@ -219,8 +219,8 @@ async fn malformed_envelopes_are_left_out_and_counted() {
     let rig = Rig::new().await;
     let mut client = rig.read(logs()).await;
     let subscription = rig.doppler().subscription(0).await;
-    // A source id that is no UTF-8.
-    subscription.send_bytes(b"\x0a\x03\x12\x01\xff"[..].into());
+    // A source id of five bytes, of which one is there.
+    subscription.send_bytes(b"\x0a\x03\x12\x05a"[..].into());
     subscription.send_bytes(b"\x0a\x7fabc"[..].into());
     subscription.send(&[line("good")]);
     assert_eq!(client.envelopes(1).await, [line("good")]);

@@ -147,7 +147,7 @@ impl Stream {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts {
             source,
-            mut account,
+            account,
             times,
             question,
             allowed,
