@@ -1,7 +1,8 @@
-//! A small HTTP/1.1 server, plain or over TLS, for admin and WebSocket ports. Upgrades pass through. And a
-//! [`client`] for questions to other services.
+//! A small HTTP server, plain or over TLS, for admin, WebSocket and event ports: HTTP/1.1, whose upgrades pass through, and
+//! HTTP/2 for those who prefer it. And a [`client`] for questions to other services.
 
 pub mod client;
+mod http2;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -67,6 +68,10 @@ pub struct Settings {
     pub tcp_user_timeout: Duration,
     /// After stop, time for the requests under way. Default 10 s.
     pub drain_timeout: Duration,
+    /// HTTP/2 only: a connection without requests is closed after this to twice this time. Default 60 s.
+    pub idle_timeout: Duration,
+    /// HTTP/2 only: requests that one connection may have under way. Default 250, as Go's server.
+    pub max_streams: u32,
 }
 
 impl Default for Settings {
@@ -77,6 +82,8 @@ impl Default for Settings {
             max_connections: 10_000,
             tcp_user_timeout: Duration::from_secs(20),
             drain_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            max_streams: 250,
         }
     }
 }
@@ -117,7 +124,8 @@ impl Server {
     /// Serves until `stop`; then takes no more requests and waits for those under way. Returns at the
     /// latest after the drain time. Connections that were upgraded are left alone.
     ///
-    /// With TLS use [`crate::Profile::Http`]: a plain HTTP request is then answered with what is wrong.
+    /// With TLS use [`crate::Profile::Http`], or [`crate::Profile::Http2`] to offer HTTP/2 as well: a plain HTTP request is
+    /// then answered with what is wrong.
     pub async fn serve(
         self,
         tls: Option<Arc<ServerTls>>,
@@ -137,6 +145,9 @@ impl Server {
                 match accepted {
                     Accepted::Plain(stream) => {
                         run(TokioIo::new(stream), peer, handler, settings, stop).await
+                    }
+                    Accepted::Tls(stream) if stream.connection().alpn_protocol() == Some(b"h2") => {
+                        http2::run(stream, peer, handler, settings, stop).await
                     }
                     Accepted::Tls(stream) => {
                         run(TokioIo::new(stream), peer, handler, settings, stop).await

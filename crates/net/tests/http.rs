@@ -237,3 +237,100 @@ async fn a_request_that_never_ends_is_cut_at_the_drains_end() {
     soon(server.task).await.unwrap();
     assert_eq!(server.stats.cut_at_drain.load(Ordering::Relaxed), 1);
 }
+
+/// An HTTP/2 connection of a client that offers what the profile says.
+async fn http2(
+    addr: SocketAddr,
+) -> hyper::client::conn::http2::SendRequest<http_body_util::Empty<bytes::Bytes>> {
+    let client = ClientTls::ca_only_with(&PKI.ca(), Profile::Http2).unwrap();
+    let tcp = TcpStream::connect(addr).await.unwrap();
+    let limit = Duration::from_secs(10);
+    let stream = tls_connect(tcp, &client, "doppler", limit).await.unwrap();
+    assert_eq!(stream.connection().alpn_protocol(), Some(&b"h2"[..]));
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let handshake = hyper::client::conn::http2::handshake(executor, io);
+    let (requests, connection) = soon(handshake).await.unwrap();
+    tokio::spawn(connection);
+    requests
+}
+
+fn to(path: &str) -> http::Request<http_body_util::Empty<bytes::Bytes>> {
+    let uri = format!("https://doppler{path}");
+    http::Request::get(uri)
+        .body(http_body_util::Empty::new())
+        .unwrap()
+}
+
+#[tokio::test]
+async fn http2_is_for_those_who_prefer_it() {
+    let tls = ServerTls::server_only(&DOPPLER.cert, &DOPPLER.key, Profile::Http2).unwrap();
+    let server = start(Some(tls), Settings::default());
+    let mut requests = http2(server.addr).await;
+    // The second is answered while the first is still under way.
+    let slow = requests.send_request(to("/slow"));
+    let quick = soon(requests.send_request(to("/quick"))).await.unwrap();
+    assert_eq!(quick.version(), http::Version::HTTP_2);
+    let read = async |response: http::Response<hyper::body::Incoming>| {
+        use http_body_util::BodyExt;
+        response.into_body().collect().await.unwrap().to_bytes()
+    };
+    assert_eq!(read(quick).await, "/quick");
+    server.stop.cancel();
+    assert_eq!(read(soon(slow).await.unwrap()).await, "/slow");
+    soon(server.task).await.unwrap();
+    assert_eq!(server.stats.cut_at_drain.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn on_the_same_port_others_speak_http_1() {
+    let tls = ServerTls::server_only(&DOPPLER.cert, &DOPPLER.key, Profile::Http2).unwrap();
+    let server = start(Some(tls), Settings::default());
+    let client = ClientTls::ca_only(&PKI.ca()).unwrap();
+    let tcp = TcpStream::connect(server.addr).await.unwrap();
+    let limit = Duration::from_secs(10);
+    let stream = tls_connect(tcp, &client, "doppler", limit).await.unwrap();
+    assert!(soon(ask(stream, HELLO)).await.ends_with("\r\n\r\n/hello"));
+    let tcp = TcpStream::connect(server.addr).await.unwrap();
+    let answer = soon(ask(tcp, HELLO)).await;
+    assert_eq!(
+        answer,
+        "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+    );
+}
+
+#[tokio::test]
+async fn an_http2_connection_that_asks_nothing_is_closed_and_one_that_waits_is_not() {
+    let tls = ServerTls::server_only(&DOPPLER.cert, &DOPPLER.key, Profile::Http2).unwrap();
+    let settings = Settings {
+        header_timeout: Duration::from_millis(50),
+        idle_timeout: Duration::from_millis(50),
+        drain_timeout: Duration::from_millis(50),
+        ..Settings::default()
+    };
+    let server = start(Some(tls), settings);
+    // Says nothing at all after the TLS handshake.
+    let client = ClientTls::ca_only_with(&PKI.ca(), Profile::Http2).unwrap();
+    let tcp = TcpStream::connect(server.addr).await.unwrap();
+    let limit = Duration::from_secs(10);
+    let mut mute = tls_connect(tcp, &client, "doppler", limit).await.unwrap();
+    let mut seen = Vec::new();
+    drop(soon(mute.read_to_end(&mut seen)).await);
+    until("the mute one is gone", || {
+        server.stats.open.load(Ordering::Relaxed) == 0
+    })
+    .await;
+    // Asks nothing.
+    let mut idle = http2(server.addr).await;
+    soon(async {
+        while idle.ready().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    // Has been waiting for its answer for longer than that.
+    let mut busy = http2(server.addr).await;
+    let slow = soon(busy.send_request(to("/slow"))).await.unwrap();
+    assert_eq!(slow.status(), 200);
+    assert_eq!(server.stats.cut_at_drain.load(Ordering::Relaxed), 0);
+}

@@ -176,7 +176,7 @@ fn listen_tls(config: &Config, lifecycle: &Lifecycle) -> Result<Option<Arc<Serve
         return Ok(None);
     };
     let tls =
-        ServerTls::server_only(cert, key, Profile::Http).map_err(|source| Error::ListenTls {
+        ServerTls::server_only(cert, key, Profile::Http2).map_err(|source| Error::ListenTls {
             cert: cert.clone(),
             port: "HTTP",
             source,
@@ -301,7 +301,7 @@ fn scrape_port(
     let server = bind(endpoint.addr)?;
     let addr = server.local_addr();
     let tls =
-        ServerTls::mutual(&endpoint.tls, Profile::Http).map_err(|source| Error::ListenTls {
+        ServerTls::mutual(&endpoint.tls, Profile::Http2).map_err(|source| Error::ListenTls {
             cert: endpoint.tls.cert.clone(),
             port: "metrics",
             source,

@@ -8,14 +8,13 @@ use bytes::Bytes;
 use loggregator_client::Connector;
 use loggregator_net::ClientTls;
 use loggregator_net::grpc::{Channel, Messages, Status};
+use loggregator_proto::rpc;
 use loggregator_proto::v2::EgressBatchRequest;
 use loggregator_service::admin::Condition;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::provider::{Envelopes, Opening, Provider};
-
-const BATCHED_RECEIVER: &str = "/loggregator.v2.Egress/BatchedReceiver";
 
 /// How long a connection that stands is left alone before it is looked at again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -40,7 +39,9 @@ impl Provider for Grpc {
         let channel = self.0.clone();
         Box::pin(async move {
             let request = request.encode_to_vec().into();
-            let messages = channel.server_stream(BATCHED_RECEIVER, request).await?;
+            let messages = channel
+                .server_stream(rpc::EGRESS_BATCHED_RECEIVER, request)
+                .await?;
             Ok(Box::new(Batches(messages)) as Box<dyn Envelopes>)
         })
     }

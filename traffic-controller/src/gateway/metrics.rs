@@ -22,9 +22,8 @@ use crate::gateway::access_log::AccessLog;
 use crate::gateway::front::Requests;
 use crate::gateway::parked::{NOT_RESUMED, Parking};
 use crate::gateway::stream::End;
+use crate::ports;
 use crate::websocket::web::answers;
-
-const LISTENER: &[(&str, &str)] = &[("listener", "http")];
 
 /// What there is to collect from.
 pub(crate) struct Sources {
@@ -63,8 +62,14 @@ pub(crate) fn observe(metrics: &Metrics, sources: Sources) {
         if let Some(platform) = &sources.platform {
             platform.collect(samples);
         }
-        collect_connections(samples, &sources.connections);
-        collect_files(samples, &sources);
+        ports::listener(samples, "http", &sources.connections);
+        if let Some(tls) = &sources.provider_tls {
+            let (reloads, failures) = (tls.reloads(), tls.reload_failures());
+            ports::reloads(samples, "reverse_log_proxy", reloads, failures);
+        }
+        if let Some(tls) = &sources.listen_tls {
+            ports::reloads(samples, "listener", tls.reloads(), tls.reload_failures());
+        }
     });
 }
 
@@ -91,47 +96,6 @@ fn collect_accounts(samples: &mut Samples, accounts: &Accounts) {
         let (label, ended) = ([("reason", end.name())], sums.reason(end.name()));
         samples.counter(&names::GATEWAY_DROPPED, &label, ended.dropped);
         samples.counter(&names::GATEWAY_ENDED, &label, ended.subscriptions);
-    }
-}
-
-fn collect_connections(samples: &mut Samples, connections: &ConnectionStats) {
-    samples.gauge_count(
-        &names::SERVER_CONNECTIONS,
-        LISTENER,
-        read(&connections.open),
-    );
-    samples.counter(
-        &names::SERVER_ACCEPTED,
-        LISTENER,
-        read(&connections.accepted),
-    );
-    samples.counter(
-        &names::SERVER_REFUSED,
-        LISTENER,
-        read(&connections.refused_over_limit),
-    );
-    samples.counter(
-        &names::SERVER_ACCEPT_ERRORS,
-        LISTENER,
-        read(&connections.accept_errors),
-    );
-    let failures = connections
-        .handshake_failures()
-        .map(|(_, count)| count)
-        .sum();
-    samples.counter(&names::SERVER_HANDSHAKE_FAILURES, LISTENER, failures);
-}
-
-fn collect_files(samples: &mut Samples, sources: &Sources) {
-    let mut files = |role: &str, reloads, failures| {
-        samples.counter(&names::TLS_RELOADS, &[("role", role)], reloads);
-        samples.counter(&names::TLS_RELOAD_FAILURES, &[("role", role)], failures);
-    };
-    if let Some(tls) = &sources.provider_tls {
-        files("reverse_log_proxy", tls.reloads(), tls.reload_failures());
-    }
-    if let Some(tls) = &sources.listen_tls {
-        files("listener", tls.reloads(), tls.reload_failures());
     }
 }
 

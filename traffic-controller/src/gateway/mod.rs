@@ -19,6 +19,8 @@ mod metrics;
 mod parked;
 mod query;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use app::{Error, Running, start};
 pub use config::{Config, Logs, MetricsEndpoint, SETTINGS};

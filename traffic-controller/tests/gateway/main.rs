@@ -2,8 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 
 mod answers;
+#[path = "../stack/certs.rs"]
+mod certs;
 mod client;
+mod floods;
 mod proxy;
 mod rig;
 mod streams;
 mod timeout;
+mod tls;

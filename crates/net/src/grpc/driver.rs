@@ -24,7 +24,7 @@ type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Takes the streams of one connection and keeps them for its [`Driver`].
 #[derive(Clone, Default)]
-pub(super) struct Executor(Arc<Mutex<Vec<Stream>>>);
+pub(crate) struct Executor(Arc<Mutex<Vec<Stream>>>);
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executor {
     fn execute(&self, stream: F) {
@@ -70,7 +70,7 @@ impl Wake for Side {
 }
 
 /// Drives connection `C` with its streams and its transport.
-pub(super) struct Driver<C> {
+pub(crate) struct Driver<C> {
     /// Gone when it has ended: a client's connection closes when this is dropped.
     connection: Option<Pin<Box<C>>>,
     outcome: Option<hyper::Error>,

@@ -12,13 +12,13 @@ mod assembler;
 mod call;
 mod channel;
 mod dial;
-mod driver;
+pub(crate) mod driver;
 mod message;
 mod messages;
 mod response;
 mod server;
 mod status;
-mod transport;
+pub(crate) mod transport;
 
 pub use crate::accept::ConnectionStats;
 pub use channel::{

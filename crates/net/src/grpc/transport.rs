@@ -15,14 +15,14 @@ use tokio::net::TcpStream;
 use crate::tls::{Sink, TlsStream};
 
 /// The two kinds of transport.
-pub(super) enum Transport {
+pub(crate) enum Transport {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// A handle on a transport. Both holders live in the same task, so the lock is never waited for.
 #[derive(Clone)]
-pub(super) struct SharedTransport(Arc<Shared>);
+pub(crate) struct SharedTransport(Arc<Shared>);
 
 /// Bytes that a connection may read before other tasks get their turn. When the processors are all busy this decides who
 /// gets them: a flood of input comes in pieces of this size, between which every reader may be served.

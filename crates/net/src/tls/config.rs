@@ -34,6 +34,8 @@ pub enum Profile {
     Grpc,
     /// HTTP/1.1 and WebSocket: ALPN `http/1.1` is offered and not required.
     Http,
+    /// HTTP/2 or HTTP/1.1, as the client prefers: ALPN offers both, `h2` first. A client without ALPN speaks HTTP/1.1.
+    Http2,
 }
 
 impl Profile {
@@ -41,6 +43,7 @@ impl Profile {
         match self {
             Self::Grpc => vec![b"h2".to_vec()],
             Self::Http => vec![b"http/1.1".to_vec()],
+            Self::Http2 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         }
     }
 }

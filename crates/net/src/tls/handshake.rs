@@ -82,7 +82,7 @@ async fn shake<IO: AsyncRead + AsyncWrite + Unpin>(
     profile: Profile,
 ) -> Result<(), HandshakeError> {
     let server = matches!(stream.connection(), rustls::Connection::Server(_));
-    let mut looked = !(server && profile == Profile::Http);
+    let mut looked = !server || profile == Profile::Grpc;
     loop {
         let finished = poll_fn(|cx| stream.poll_handshake(cx, looked))
             .await

@@ -262,8 +262,10 @@ table! {
             "1 while the connection to the reverse log proxy stands.";
         GATEWAY_ACCESS_LOG_DROPPED: COUNTER, Count, "loggregator_gateway_access_log_dropped_lines_total", [],
             "Access log lines lost because standard output did not take them.";
+    }
+    "rlp-gateway, as the Go gateway names them", "Only on the metrics endpoint of the gateway that asks for a client certificate. The names are kept, whatever our conventions." => {
         LAST_UAA_LATENCY: GAUGE, Count, "LastUAALatency", [],
-            "Nanoseconds that UAA's last answer took. This and the following are the Go gateway's own names, on its metrics endpoint only.";
+            "Nanoseconds that UAA's last answer took.";
         LAST_LOG_ACCESS_LATENCY: GAUGE, Count, "LastCAPIV4LogAccessLatency", [],
             "Nanoseconds that the Cloud Controller's last answer about an application took.";
         LAST_SERVICE_INSTANCES_LATENCY: GAUGE, Count, "LastCAPIV2ServiceInstancesLatency", [],

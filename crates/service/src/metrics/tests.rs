@@ -133,9 +133,14 @@ fn every_registry_tells_version_and_process() {
 #[test]
 fn names_follow_the_conventions() {
     let mut seen = std::collections::BTreeSet::new();
-    for def in names::all() {
+    let sections = names::SECTIONS.iter();
+    let all = sections.flat_map(|section| section.metrics.iter().map(|def| (section.title, *def)));
+    for (title, def) in all {
         let name = def.name;
         assert!(seen.insert(name), "{name} stands twice in the table");
+        if title.ends_with("as the Go gateway names them") {
+            continue;
+        }
         let allowed = |s: &str| {
             s.bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')

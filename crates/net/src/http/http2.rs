@@ -1,0 +1,143 @@
+//! One HTTP/2 connection, with everything that belongs to it in one task.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioTimer;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{Body, BodyError, Handler, Settings};
+use crate::TlsStream;
+use crate::accept::Served;
+use crate::grpc::driver::{Driver, Executor};
+use crate::grpc::transport::{SharedTransport, Transport};
+
+/// Largest head of a request, names and values decoded, in bytes.
+const MAX_HEAD: u32 = 128 * 1024;
+
+/// Requests so far, and how many of them have ended.
+#[derive(Default)]
+struct Requests {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// One request, until its answer has ended.
+struct Underway(Arc<Requests>);
+
+impl Underway {
+    fn new(requests: &Arc<Requests>) -> Self {
+        requests.begun.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(requests))
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The body of an answer, which is what keeps the connection busy.
+struct Busy {
+    body: Body,
+    _underway: Underway,
+}
+
+impl http_body::Body for Busy {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Runs one connection until it ends, is idle for too long, or is drained or cut after `stop`.
+pub(super) async fn run(
+    stream: Box<TlsStream<TcpStream>>,
+    peer: SocketAddr,
+    handler: Arc<dyn Handler>,
+    settings: Arc<Settings>,
+    stop: CancellationToken,
+) -> Served {
+    let requests = Arc::<Requests>::default();
+    let count = Arc::clone(&requests);
+    let service = service_fn(move |request| {
+        let underway = Underway::new(&count);
+        let response = handler.handle(request, peer);
+        async move {
+            let busy = response.await.map(|body| {
+                let _underway = underway;
+                Busy { body, _underway }.boxed_unsync()
+            });
+            Ok::<_, Infallible>(busy)
+        }
+    });
+    let transport = SharedTransport::new(Transport::Tls(stream));
+    let executor = Executor::default();
+    let http = hyper::server::conn::http2::Builder::new(executor.clone())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(settings.max_streams)
+        .max_header_list_size(MAX_HEAD)
+        .serve_connection(transport.clone(), service);
+    let mut driver = Driver::new(http, executor, transport);
+
+    let mut stopping = pin!(stop.cancelled());
+    let mut cut = None;
+    // The first request must come as soon as over HTTP/1.1.
+    let mut look = pin!(sleep(settings.header_timeout));
+    let mut seen = 0;
+    let outcome = poll_fn(|cx| {
+        let stopped = cut.is_none() && stopping.as_mut().poll(cx).is_ready();
+        let mut idle = false;
+        while cut.is_none() && look.as_mut().poll(cx).is_ready() {
+            let begun = requests.begun.load(Ordering::Relaxed);
+            idle = begun == seen && begun == requests.ended.load(Ordering::Relaxed);
+            seen = begun;
+            look.as_mut().reset(Instant::now() + settings.idle_timeout);
+        }
+        if stopped || idle {
+            if let Some(http) = driver.connection() {
+                http.graceful_shutdown();
+            }
+            let served = if stopped { Served::Cut } else { Served::Ended };
+            cut = Some((Box::pin(sleep(settings.drain_timeout)), served));
+        }
+        if let Some((time, _)) = &mut cut
+            && time.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(None);
+        }
+        driver.poll_connection(cx).map(Some)
+    })
+    .await;
+    match (outcome, cut) {
+        (None, Some((_, served))) => return served,
+        (Some(Err(error)), _) => tracing::debug!(%peer, %error, "HTTP/2 connection failed"),
+        _ => {}
+    }
+    Served::Ended
+}
