@@ -379,6 +379,8 @@ impl Merge {
                 }
             },
         };
+        self.tell(at, &ended);
+        let call = &mut self.calls[at];
         let delay = delay
             .copied()
             .unwrap_or_default()
@@ -387,6 +389,23 @@ impl Merge {
         call.state = State::Waiting(Box::pin(tokio::time::sleep(delay)));
         self.reconnects += 1;
         self.last_error = Some(ended);
+    }
+}
+
+impl Merge {
+    /// Logs how a call ended in the words of the Go programs, which operators search for.
+    fn tell(&self, at: usize, ended: &Status) {
+        let call = &self.calls[at];
+        let other_call = ended.code == Code::Unimplemented && self.fallback == Some(call.path);
+        if matches!(call.state, State::Open(_)) {
+            // A doppler that stops is nothing to be told of.
+            if !other_call && !matches!(ended.code, Code::Ok | Code::Cancelled) {
+                tracing::warn!("error getting logs from provider: {}", ended.go());
+            }
+        } else {
+            let addr = call.peer.addr();
+            tracing::warn!("Unable to connect to doppler ({addr}): {}", ended.go());
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod credentials;
 pub(crate) mod platform;
+pub(crate) mod recheck;
 mod token_file;
 
 use std::fmt;

@@ -24,7 +24,7 @@ use crate::gateway::access_log::AccessLog;
 use crate::gateway::answers::Refusal;
 use crate::gateway::parked::{Parking, Place};
 use crate::gateway::query::Query;
-use crate::gateway::stream::{Go, Parts, Question, Stream, Times};
+use crate::gateway::stream::{Parts, Question, Stream, Times};
 use crate::provider::Provider;
 use crate::urls;
 use crate::websocket::web::answers;
@@ -146,7 +146,7 @@ impl Front {
         let source = match self.parking.resume(&place) {
             Some(source) => source,
             None => self.provider.open(asked).await.map_err(|status| {
-                warn!(%peer, "cannot start a stream at the reverse log proxy: {}", Go(&status));
+                warn!(%peer, "cannot start a stream at the reverse log proxy: {}", status.go());
                 Refusal::StreamingUnavailable
             })?,
         };

@@ -13,6 +13,7 @@ use std::time::Duration;
 use loggregator_client::{Batch, DopplerSet, EgressStream, V1Stream};
 use loggregator_proto::plumbing::SubscriptionRequest;
 use loggregator_proto::v2::EgressBatchRequest;
+use tracing::info;
 
 pub use shared::SharedLimits;
 pub(crate) use shared::{Hub, Shared};
@@ -61,22 +62,43 @@ impl Upstream<SubscriptionRequest> for DopplerSet {
     fn subscribe(&self, request: SubscriptionRequest) -> Subscribing {
         let mut stream = V1Stream::open(self, &request);
         let dopplers = self.peers().len();
+        info!("Connecting to {dopplers} dopplers");
+        let _told = Disconnecting(self.clone());
         Box::pin(async move {
             if dopplers > 0 {
                 drop(tokio::time::timeout(OPEN_WITHIN, stream.opened(dopplers)).await);
             }
-            Box::new(stream) as Box<dyn Batches>
+            Box::new(V1 { stream, _told }) as Box<dyn Batches>
         })
     }
 }
 
-impl Batches for V1Stream {
+struct V1 {
+    stream: V1Stream,
+    _told: Disconnecting,
+}
+
+impl Batches for V1 {
     fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Batch>> {
-        self.poll_next(cx)
+        self.stream.poll_next(cx)
     }
 
     fn close(self: Box<Self>) -> u64 {
-        V1Stream::close(*self).envelopes
+        self.stream.close().envelopes
+    }
+}
+
+/// Says, when it is dropped, that the dopplers' streams are left, in the words of the Go traffic controller.
+struct Disconnecting(DopplerSet);
+
+impl Drop for Disconnecting {
+    fn drop(&mut self) {
+        for peer in self.0.peers().iter() {
+            info!(
+                "Disconnecting from stream ({}) (doppler.disconnect=false) (ctx.disconnect=1)",
+                peer.addr()
+            );
+        }
     }
 }
 

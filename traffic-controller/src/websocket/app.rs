@@ -177,6 +177,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
         max_subscriptions: config.max_subscriptions,
         timing: config.timing.clone(),
         slow_consumers,
+        recheck_patience: config.recheck_patience,
         cookies: Cookies::for_system_domain(config.system_domain.as_deref()),
         security_log,
         lifecycle: lifecycle.clone(),

@@ -111,6 +111,11 @@ const OWN: &[Setting] = &[
         "false",
         "true: the certificates of UAA and Cloud Controller are not verified. Tokens can then be read on the way.",
     ),
+    Setting::new(
+        "TRAFFIC_CONTROLLER_RECHECK_PATIENCE",
+        "10m",
+        "How long an open stream goes on when it is time to check its token again and nobody can say.",
+    ),
     Setting::optional(
         "TRAFFIC_CONTROLLER_SYSTEM_DOMAIN",
         "Cookies that /set-cookie gives out are for doppler.<this domain>. Unset: for the host that is asked.",
@@ -217,6 +222,8 @@ pub struct Config {
     pub reload_interval: Duration,
     /// Who may read.
     pub access: Access,
+    /// How long an open stream goes on when nobody can say whether its reader may still read.
+    pub recheck_patience: Duration,
     /// The domain of the deployment: cookies are for `doppler.<system domain>`. `None`: for the host that is asked.
     pub system_domain: Option<String>,
     /// Where each request is logged, if anywhere.
@@ -252,6 +259,7 @@ impl Default for Config {
             },
             reload_interval: Duration::from_secs(5),
             access: Access::None,
+            recheck_patience: Duration::from_secs(600),
             system_domain: None,
             security_log: None,
             max_subscriptions: 2000,
@@ -296,6 +304,7 @@ impl Config {
             },
             reload_interval: reader.value("TRAFFIC_CONTROLLER_TLS_RELOAD_INTERVAL"),
             access: access(&mut reader),
+            recheck_patience: reader.value("TRAFFIC_CONTROLLER_RECHECK_PATIENCE"),
             system_domain: reader.optional("TRAFFIC_CONTROLLER_SYSTEM_DOMAIN"),
             security_log: security_log(&mut reader),
             max_subscriptions: reader
@@ -683,6 +692,7 @@ mod tests {
             resolve_interval: secs(1),
             reload_interval: secs(2),
             access: Access::None,
+            recheck_patience: Duration::from_secs(600),
             system_domain: None,
             security_log: None,
             max_subscriptions: 7,

@@ -5,7 +5,9 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::header::HeaderName;
 use http::{HeaderMap, StatusCode};
 use loggregator_net::http::{Handler, Request, Response};
@@ -16,10 +18,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::access::{AccessControl, Credentials, Denied};
+use crate::access::recheck::{Patience, until_denied};
+use crate::access::{AccessControl, Allowed, Credentials, Denied};
 use crate::accounts::{Accounts, Endpoint, Identity};
 use crate::upstream::{Batches, Upstream};
-use crate::websocket::relay::{ClientLine, Relay, Timing};
+use crate::websocket::relay::{ClientLine, End, Over, Relay, Timing};
 use crate::websocket::security_log::SecurityLog;
 use crate::websocket::self_metrics::{SlowConsumer, SlowConsumers};
 use crate::websocket::web::answers::{self, Answer};
@@ -59,6 +62,8 @@ pub(crate) struct Front {
     pub(crate) max_subscriptions: usize,
     pub(crate) timing: Timing,
     pub(crate) slow_consumers: SlowConsumers,
+    /// How long a stream goes on when nobody can say whether its reader may still read.
+    pub(crate) recheck_patience: Duration,
     pub(crate) cookies: Cookies,
     pub(crate) security_log: Option<SecurityLog>,
     pub(crate) lifecycle: Lifecycle,
@@ -113,22 +118,28 @@ impl Front {
         id: &str,
         endpoint: Endpoint,
     ) -> Answer {
-        let who = Credentials::from_headers(request.headers());
-        let verdict = if endpoint == FIREHOSE {
-            self.access.firehose(&who).await
-        } else {
-            self.access.app_stream(id, &who).await
+        let question = Question {
+            access: Arc::clone(&self.access),
+            who: Credentials::from_headers(request.headers()),
+            app_id: (endpoint == STREAM).then(|| id.to_owned()),
         };
-        if let Err(why) = verdict {
-            if let Denied::Unavailable(_) = &why {
-                warn!(%peer, endpoint = PROGRAM.endpoints[endpoint], %why, "access could not be checked");
-            } else {
-                info!(%peer, endpoint = PROGRAM.endpoints[endpoint], %why, "access denied");
+        let allowed = match question.ask().await {
+            Ok(allowed) => allowed,
+            Err(why) => {
+                let endpoint = PROGRAM.endpoints[endpoint];
+                if let Denied::Unavailable(_) = &why {
+                    warn!(%peer, endpoint, %why, "access could not be checked");
+                } else {
+                    info!(%peer, endpoint, %why, "access denied");
+                }
+                return answers::denied(route, &why);
             }
-            return answers::denied(route, &why);
-        }
+        };
         let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
-            warn!(%peer, "at connection limit: {}", self.max_subscriptions);
+            warn!(
+                "error occurred when subscribing to doppler: at connection limit: {}",
+                self.max_subscriptions
+            );
             return answers::full();
         };
         if self.stop.is_cancelled() {
@@ -150,8 +161,27 @@ impl Front {
             selector: route.selector(),
             endpoint,
         };
-        self.relay(&mut request, batches, identity, slot);
+        let over = self.over(question, allowed, peer);
+        self.relay(&mut request, batches, identity, slot, over);
         answers::switching(&accept)
+    }
+
+    /// What ends a stream from outside: a stop, or that its reader may read no more.
+    fn over(&self, question: Question, allowed: Allowed, peer: SocketAddr) -> Over {
+        let stopped = self.stop.clone().cancelled_owned();
+        if allowed.recheck_after.is_none() {
+            return Box::pin(stopped.map(|()| End::Stopped));
+        }
+        let patience = Patience::of(self.recheck_patience);
+        Box::pin(async move {
+            tokio::select! {
+                () = stopped => End::Stopped,
+                why = until_denied(allowed, patience, || question.ask()) => {
+                    info!(%peer, %why, "access denied while the stream was open");
+                    End::Denied
+                }
+            }
+        })
     }
 
     /// Starts the client's relay, which begins when the answer is through.
@@ -161,6 +191,7 @@ impl Front {
         batches: Box<dyn Batches>,
         identity: Identity,
         slot: OwnedSemaphorePermit,
+        over: Over,
     ) {
         let upgrade = hyper::upgrade::on(&mut *request);
         let slow = SlowConsumer {
@@ -173,7 +204,7 @@ impl Front {
                 .unwrap_or_default(),
         };
         let slow_consumers = self.slow_consumers.clone();
-        let (timing, stop) = (self.timing.clone(), self.stop.clone());
+        let timing = self.timing.clone();
         let account = self.accounts.open(identity, batches.is_shared());
         self.lifecycle.spawn("client", async move {
             let peer = slow.remote_addr.clone();
@@ -191,11 +222,28 @@ impl Front {
                 );
                 slow_consumers.report(slow);
             });
-            let relay = Relay::new(line, early, batches, account, timing, stop, on_slow).await;
+            let relay = Relay::new(line, early, batches, account, timing, over, on_slow).await;
             let end = relay.run().await;
             debug!(%peer, end = end.name(), "client's stream ended");
             drop(slot);
         });
+    }
+}
+
+/// What is asked of the access control, at first and again.
+struct Question {
+    access: Arc<dyn AccessControl>,
+    who: Credentials,
+    /// The application; `None`: everything.
+    app_id: Option<String>,
+}
+
+impl Question {
+    async fn ask(&self) -> Result<Allowed, Denied> {
+        match &self.app_id {
+            Some(app_id) => self.access.app_stream(app_id, &self.who).await,
+            None => self.access.firehose(&self.who).await,
+        }
     }
 }
 

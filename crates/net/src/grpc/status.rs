@@ -218,6 +218,32 @@ impl fmt::Display for Status {
 
 impl std::error::Error for Status {}
 
+impl Status {
+    /// The status as Go programs write it into their logs: `rpc error: code = Unavailable desc = …`.
+    pub fn go(&self) -> impl fmt::Display + '_ {
+        GoStatus(self)
+    }
+}
+
+struct GoStatus<'a>(&'a Status);
+
+impl fmt::Display for GoStatus<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("rpc error: code = ")?;
+        match self.0.code {
+            Code::Ok => f.write_str("OK")?,
+            Code::Cancelled => f.write_str("Canceled")?,
+            other => {
+                for word in other.name().split('_') {
+                    let (first, rest) = word.split_at(1);
+                    write!(f, "{first}{}", rest.to_ascii_lowercase())?;
+                }
+            }
+        }
+        write!(f, " desc = {}", self.0.message)
+    }
+}
+
 /// The gRPC encoding of a status text: bytes outside `0x20..=0x7e`, and `%`, become `%XX`.
 fn percent_encode(text: &str) -> String {
     const HEX: [char; 16] = [
@@ -274,6 +300,21 @@ mod tests {
             let status = Status::new(Code::Unknown, text);
             status.write_to(&mut headers);
             assert_eq!(Status::read_from(&headers), Some(status));
+        }
+    }
+
+    #[test]
+    fn go_programs_write_it_so() {
+        for (code, expected) in [
+            (Code::Ok, "rpc error: code = OK desc = x"),
+            (Code::Cancelled, "rpc error: code = Canceled desc = x"),
+            (Code::Unavailable, "rpc error: code = Unavailable desc = x"),
+            (
+                Code::ResourceExhausted,
+                "rpc error: code = ResourceExhausted desc = x",
+            ),
+        ] {
+            assert_eq!(Status::new(code, "x").go().to_string(), expected);
         }
     }
 

@@ -9,7 +9,6 @@ mod line;
 mod recheck;
 
 use std::convert::Infallible;
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -290,7 +289,7 @@ impl Stream {
         self.account.ended(End::ProviderEnded.name());
         match status {
             Some(status) if status.code == Code::Cancelled => {}
-            Some(status) => warn!("error getting logs from provider: {}", Go(&status)),
+            Some(status) => warn!("error getting logs from provider: {}", status.go()),
             None => warn!("error getting logs from provider: EOF"),
         }
     }
@@ -338,33 +337,5 @@ impl Body for Stream {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let piece = ready!(self.get_mut().poll_piece(cx));
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
-    }
-}
-
-/// A status as the Go programs write it.
-pub(crate) struct Go<'a>(pub(crate) &'a Status);
-
-impl fmt::Display for Go<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let code = match self.0.code {
-            Code::Ok => "OK",
-            Code::Cancelled => "Canceled",
-            Code::Unknown => "Unknown",
-            Code::InvalidArgument => "InvalidArgument",
-            Code::DeadlineExceeded => "DeadlineExceeded",
-            Code::NotFound => "NotFound",
-            Code::AlreadyExists => "AlreadyExists",
-            Code::PermissionDenied => "PermissionDenied",
-            Code::ResourceExhausted => "ResourceExhausted",
-            Code::FailedPrecondition => "FailedPrecondition",
-            Code::Aborted => "Aborted",
-            Code::OutOfRange => "OutOfRange",
-            Code::Unimplemented => "Unimplemented",
-            Code::Internal => "Internal",
-            Code::Unavailable => "Unavailable",
-            Code::DataLoss => "DataLoss",
-            Code::Unauthenticated => "Unauthenticated",
-        };
-        write!(f, "rpc error: code = {code} desc = {}", self.0.message)
     }
 }

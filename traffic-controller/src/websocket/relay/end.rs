@@ -6,6 +6,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 /// The reason text of a close for a client that does not answer pings; clients match on it.
 const KEEP_ALIVE: &str = "Client did not respond to ping before keep-alive timeout expired.";
 
+/// The reason text of a close for a client whose token is good no longer.
+const DENIED: &str = "Authorization is no longer valid.";
+
 /// How a client's connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -21,19 +24,22 @@ pub(crate) enum End {
     SlowConsumer,
     /// The dopplers' stream is over.
     Upstream,
+    /// The client may read no more.
+    Denied,
     /// The process stops.
     Stopped,
 }
 
 impl End {
     /// All of them, in the order of their values.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Client,
         Self::Protocol,
         Self::TooBig,
         Self::KeepAlive,
         Self::SlowConsumer,
         Self::Upstream,
+        Self::Denied,
         Self::Stopped,
     ];
 
@@ -46,6 +52,7 @@ impl End {
             Self::KeepAlive => "keep_alive_expired",
             Self::SlowConsumer => "slow_consumer",
             Self::Upstream => "upstream_ended",
+            Self::Denied => "denied",
             Self::Stopped => "shutdown",
         }
     }
@@ -54,6 +61,7 @@ impl End {
     pub(super) fn close_frame(self) -> CloseFrame {
         let (code, reason) = match self {
             Self::KeepAlive => (CloseCode::Policy, KEEP_ALIVE),
+            Self::Denied => (CloseCode::Policy, DENIED),
             Self::Protocol => (CloseCode::Protocol, ""),
             Self::TooBig => (CloseCode::Size, ""),
             // The Go traffic controller drops its connections when it goes; "going away" is what the standard has for it,

@@ -28,7 +28,6 @@ use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{Error as WsError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::warn;
 
 use crate::accounts::Account;
@@ -49,6 +48,9 @@ const FLUSH_AT: u64 = 256 << 10;
 
 /// Bytes that are still taken from the transport when the process stops.
 const BYTES_AT_END: usize = 4 << 20;
+
+/// Resolves when the stream has to end for a reason that lies neither with the client nor with the dopplers.
+pub(crate) type Over = Pin<Box<dyn Future<Output = End> + Send>>;
 
 #[derive(Debug, Clone, Copy)]
 enum Phase {
@@ -100,7 +102,7 @@ pub(crate) struct Relay<L> {
     stall: Option<(Instant, u64)>,
     keep_alive: KeepAlive,
     alarm: Pin<Box<Sleep>>,
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    over: Over,
     phase: Phase,
     timing: Timing,
     on_slow: Option<Box<dyn FnOnce() + Send>>,
@@ -116,7 +118,7 @@ impl<L: Line> Relay<L> {
         batches: Box<dyn Batches>,
         account: Account,
         timing: Timing,
-        stop: CancellationToken,
+        over: Over,
         on_slow: Box<dyn FnOnce() + Send>,
     ) -> Self {
         // The WebSocket itself writes control frames only, and keeps none: the outbox collects.
@@ -145,7 +147,7 @@ impl<L: Line> Relay<L> {
             stall: None,
             keep_alive: KeepAlive::new(now, timing.ping_interval, timing.pong_deadline),
             alarm: Box::pin(tokio::time::sleep_until(now)),
-            stop: Box::pin(stop.cancelled_owned()),
+            over,
             phase: Phase::Relaying,
             timing,
             on_slow: Some(on_slow),
@@ -177,12 +179,10 @@ impl<L: Line> Relay<L> {
         for _ in 0..STEPS_PER_POLL {
             let now = Instant::now();
             self.read(cx, now)?;
-            if matches!(self.phase, Phase::Relaying) && self.stop.as_mut().poll(cx).is_ready() {
-                self.take_what_has_arrived();
-                self.phase = Phase::Finishing {
-                    why: End::Stopped,
-                    by: now + self.timing.drain_within,
-                };
+            if matches!(self.phase, Phase::Relaying)
+                && let Poll::Ready(why) = self.over.as_mut().poll(cx)
+            {
+                self.end_from_outside(why, now);
             }
             let turn = self.write(cx, now)?;
             self.note_stall(now, &turn);
@@ -200,6 +200,19 @@ impl<L: Line> Relay<L> {
         }
         cx.waker().wake_by_ref();
         Ok(())
+    }
+
+    /// The process stops, or the client may read no more.
+    fn end_from_outside(&mut self, why: End, now: Instant) {
+        if why != End::Stopped {
+            self.finish(why, now);
+            return;
+        }
+        self.take_what_has_arrived();
+        self.phase = Phase::Finishing {
+            why,
+            by: now + self.timing.drain_within,
+        };
     }
 
     /// Listens to the client: pongs, pings, the close frame. Data frames are ignored.

@@ -12,8 +12,9 @@ use loggregator_proto::events;
 use loggregator_service::ledger::{Source, Subscription};
 use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadHalf, WriteHalf};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::accounts::{Accounts, Identity};
@@ -77,6 +78,7 @@ struct Rig {
     left: oneshot::Receiver<()>,
     relay: JoinHandle<End>,
     stop: CancellationToken,
+    denied: Arc<Notify>,
     accounts: Arc<Accounts>,
     slow: Arc<AtomicUsize>,
 }
@@ -120,16 +122,16 @@ async fn rig_over<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         _left: left_sender,
     });
     let line = line::Counted::new(io);
-    let relay = Relay::new(
-        line,
-        Bytes::new(),
-        batches,
-        account,
-        timing,
-        stop.clone(),
-        on_slow,
-    )
-    .await;
+    let stopped = stop.clone().cancelled_owned();
+    let denied = Arc::new(Notify::new());
+    let denied_now = Arc::clone(&denied);
+    let over = Box::pin(async move {
+        tokio::select! {
+            () = stopped => End::Stopped,
+            () = denied_now.notified() => End::Denied,
+        }
+    });
+    let relay = Relay::new(line, Bytes::new(), batches, account, timing, over, on_slow).await;
     let relay = tokio::spawn(relay.run());
     let nobody = Client::new(tokio::io::duplex(1).0);
     Rig {
@@ -139,6 +141,7 @@ async fn rig_over<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         left,
         relay,
         stop,
+        denied,
         accounts,
         slow,
     }
@@ -324,6 +327,20 @@ async fn what_a_shared_subscription_went_on_without_is_told_before_what_follows(
     // The notice is one of those that were received and delivered.
     assert_eq!((line.received, line.delivered), (7 + 4, 4));
     assert_eq!(line.dropped.get("shared_behind"), Some(&7));
+}
+
+#[tokio::test]
+async fn who_may_read_no_more_is_closed_with_1008_and_why() {
+    let mut rig = rig(timing(), 1 << 20).await;
+    rig.send(&[b"one"]);
+    assert_eq!(rig.client.next().await, binary(b"one"));
+    rig.denied.notify_one();
+    let reason = "Authorization is no longer valid.";
+    assert_eq!(rig.client.next().await, close(1008, reason));
+    rig.client.say(CLOSE, &1008u16.to_be_bytes()).await;
+    assert_eq!(rig.client.next().await, None);
+    let (end, line) = rig.end().await;
+    assert_eq!((end, line.delivered), (End::Denied, 1));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, UPGRADE, WWW_AUTHENTICATE,
+    CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, UPGRADE, WWW_AUTHENTICATE,
 };
 use http::{Response, StatusCode};
 
@@ -103,13 +103,7 @@ pub(crate) fn denied(route: &Route, why: &Denied) -> Answer {
 pub(crate) fn refused(refusal: Refusal) -> Answer {
     let mut answer = match refusal {
         Refusal::NotAHandshake => plain_error(StatusCode::BAD_REQUEST, "Bad Request\n"),
-        Refusal::Method => {
-            let mut answer = plain_error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
-            answer
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET"));
-            answer
-        }
+        Refusal::Method => plain_error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n"),
     };
     answer
         .headers_mut()
