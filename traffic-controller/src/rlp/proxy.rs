@@ -39,7 +39,7 @@ impl Gate {
     }
 
     /// `None` when all places are taken.
-    fn enter(self: &Arc<Self>) -> Option<Place> {
+    pub(crate) fn enter(self: &Arc<Self>) -> Option<Place> {
         let place = Place(Arc::clone(self));
         let before = self.open.fetch_add(1, Ordering::AcqRel);
         (before < self.limit).then_some(place)

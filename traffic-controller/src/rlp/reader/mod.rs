@@ -3,6 +3,9 @@
 //! Nothing queues here: what the client does not take is not read, so that it stays in the stream's window and then in the
 //! doppler's log, which counts what falls out of it.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -34,7 +37,7 @@ const COPY_BELOW: usize = 1024;
 
 /// Why a stream ended: the reason under which its undelivered envelopes are booked.
 pub(crate) mod end {
-    /// The client cancelled, or its connection broke.
+    /// The client cancelled, or its connection broke, while the process ran.
     pub(crate) const CLIENT: &str = "disconnected";
     /// The dopplers' stream is over.
     pub(crate) const UPSTREAM: &str = "upstream_ended";
@@ -199,7 +202,12 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.end(end::CLIENT);
+        // After a stop nobody can tell a client that left from one that was cut.
+        self.end(if self.stop.is_cancelled() {
+            end::STOPPED
+        } else {
+            end::CLIENT
+        });
     }
 }
 
