@@ -176,7 +176,7 @@ func run(dir string) (bool, error) {
 	}}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	go read.v2(gateway.Stream(ctx, &v2.EgressBatchRequest{ShardId: readID, Selectors: []*v2.Selector{
+	go read.v2(gateway.Supervised(ctx, &v2.EgressBatchRequest{ShardId: readID, Selectors: []*v2.Selector{
 		{Message: &v2.Selector_Log{Log: &v2.LogSelector{}}},
 	}}))
 	if err := d.subscribed(); err != nil {

@@ -9,14 +9,19 @@ import (
 	"net/http"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
 
 	v2 "loggregator/interop/gen/v2"
 )
 
-// failures in a row after which a gateway client gives up.
-const mostFailures = 10
+const (
+	// failures in a row after which a gateway client gives up.
+	mostFailures = 10
+	// how long a supervisor waits before it starts a program again.
+	startAgain = 200 * time.Millisecond
+)
 
 // Gateway reads v2 envelopes from an RLP gateway as Server-Sent Events.
 type Gateway struct {
@@ -55,6 +60,30 @@ func (g *Gateway) Stream(ctx context.Context, request *v2.EgressBatchRequest) *G
 				default:
 				}
 			}
+		}
+	}()
+	return &GatewayStream{Batches: batches, Errors: failures}
+}
+
+// Supervised is Stream in a program that is started again whenever the client has given up, as nozzles are: a gateway that is
+// away for a moment costs eleven attempts, which take no time at all.
+func (g *Gateway) Supervised(ctx context.Context, request *v2.EgressBatchRequest) *GatewayStream {
+	batches, failures := make(chan []*v2.Envelope, 100), make(chan error, 64)
+	go func() {
+		defer close(batches)
+		defer close(failures)
+		for ctx.Err() == nil {
+			stream := g.Stream(ctx, request)
+			for batch := range stream.Batches {
+				batches <- batch
+			}
+			for err := range stream.Errors {
+				select {
+				case failures <- err:
+				default:
+				}
+			}
+			time.Sleep(startAgain)
 		}
 	}()
 	return &GatewayStream{Batches: batches, Errors: failures}
