@@ -112,7 +112,8 @@ async fn keys_rotate_and_unknown_ids_do_not_hammer_uaa() {
     let rig = self::rig(|_| {}).await;
     for i in 0..100 {
         let header = json!({ "alg": "RS256", "kid": format!("garbage-{i}") });
-        let token = rig.stub.sign(&header, &json!({})).unwrap();
+        let claims = json!({ "exp": 9_999_999_999_u64 });
+        let token = rig.stub.sign(&header, &claims).unwrap();
         assert_eq!(rig.firehose(&bearer(&token)).await, 401);
     }
     assert_eq!(rig.stub.all_calls().total(Endpoint::TokenKeys), 1);
@@ -143,6 +144,13 @@ async fn keys_hold_for_a_while_when_uaa_is_away_and_then_nobody_gets_in() {
     })
     .await;
     assert_eq!(rig.stream(APP, &bearer(&admin)).await, 500);
+    // What is past its time is so without a key.
+    let expired = Grant {
+        lifetime_s: Some(-3600),
+        ..Grant::admin()
+    };
+    let expired = rig.stub.issue(expired, &Value::Null).unwrap();
+    assert_eq!(rig.stream(APP, &bearer(&expired)).await, 401);
     rig.stub.set_fault(Endpoint::TokenKeys, Fault::default());
     eventually("UAA is back", async || {
         rig.firehose(&bearer(&admin)).await == 400

@@ -3,6 +3,7 @@
 
 mod answers;
 mod failures;
+mod gateway;
 mod local;
 mod log;
 mod rig;

@@ -146,6 +146,15 @@ impl<'a> Jwt<'a> {
         }
     }
 
+    /// Whether it is past its time by its own word, be that verified or not: that needs no key.
+    pub fn check_expiry(&self, check: &LocalCheck, now: f64) -> Result<(), Refusal> {
+        self.claims()?.left(check, now).map(drop)
+    }
+
+    fn claims(&self) -> Result<Claims, Refusal> {
+        serde_json::from_slice(&self.claims).map_err(|_| Refusal::Claims)
+    }
+
     fn algorithm(&self) -> Result<&'static RsaParameters, Refusal> {
         match self.header.alg.as_str() {
             "RS256" => Ok(&RSA_PKCS1_2048_8192_SHA256),
@@ -170,22 +179,26 @@ impl<'a> Jwt<'a> {
         components
             .verify(algorithm, self.signed, &self.signature)
             .map_err(|_| Refusal::Signature)?;
-        let claims: Claims = serde_json::from_slice(&self.claims).map_err(|_| Refusal::Claims)?;
-        claims.check(check, now)
+        self.claims()?.check(check, now)
     }
 }
 
 impl Claims {
-    fn check(&self, check: &LocalCheck, now: f64) -> Result<Good, Refusal> {
-        let seconds = |number: &Number| number.as_f64().filter(|seconds| seconds.is_finite());
-        let leeway = check.leeway.as_secs_f64();
+    /// Seconds until it is refused as expired.
+    fn left(&self, check: &LocalCheck, now: f64) -> Result<f64, Refusal> {
         let exp = self.exp.as_ref().ok_or(Refusal::NoExpiry)?;
-        let left = seconds(exp).ok_or(Refusal::Claims)? + leeway - now;
-        if left <= 0.0 {
-            return Err(Refusal::Expired);
+        let left = seconds(exp)? + check.leeway.as_secs_f64() - now;
+        if left > 0.0 {
+            Ok(left)
+        } else {
+            Err(Refusal::Expired)
         }
+    }
+
+    fn check(&self, check: &LocalCheck, now: f64) -> Result<Good, Refusal> {
+        let left = self.left(check, now)?;
         if let Some(nbf) = &self.nbf
-            && seconds(nbf).ok_or(Refusal::Claims)? - leeway > now
+            && seconds(nbf)? - check.leeway.as_secs_f64() > now
         {
             return Err(Refusal::NotYet);
         }
@@ -207,6 +220,11 @@ impl Claims {
             holds_for: Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX),
         })
     }
+}
+
+fn seconds(number: &Number) -> Result<f64, Refusal> {
+    let seconds = number.as_f64().filter(|seconds| seconds.is_finite());
+    seconds.ok_or(Refusal::Claims)
 }
 
 /// Whether a claim that is one text or a list of texts has this one.

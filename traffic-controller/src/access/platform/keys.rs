@@ -111,6 +111,7 @@ impl Local {
 
     async fn verify(&self, jwt: &Jwt<'_>) -> Result<Good, Refusal> {
         jwt.check_header()?;
+        jwt.check_expiry(&self.check, now())?;
         let key = match self.key(jwt.key_id()) {
             Ok(key) => key,
             // New keys may be out, unless that was asked a moment ago.
