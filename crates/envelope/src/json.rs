@@ -4,6 +4,8 @@
 //! numbers are strings; bytes are base64; map keys are sorted. One line, no blanks.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::io::Write as _;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
@@ -170,7 +172,7 @@ fn string(out: &mut Vec<u8>, text: &str) {
         out.extend_from_slice(&text.as_bytes()[copied..at]);
         copied = at + 1;
         if short == 0 {
-            out.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
+            write!(out, "\\u{byte:04x}").ok();
         } else {
             out.extend_from_slice(&[b'\\', short]);
         }
@@ -179,11 +181,12 @@ fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-fn plain(out: &mut Vec<u8>, number: impl ToString) {
-    out.extend_from_slice(number.to_string().as_bytes());
+fn plain(out: &mut Vec<u8>, number: impl Display) {
+    // Writing to a vector does not fail.
+    write!(out, "{number}").ok();
 }
 
-fn quoted(out: &mut Vec<u8>, number: impl ToString) {
+fn quoted(out: &mut Vec<u8>, number: impl Display) {
     out.push(b'"');
     plain(out, number);
     out.push(b'"');

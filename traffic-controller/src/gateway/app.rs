@@ -118,7 +118,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
         accounts: Arc::clone(&accounts),
         requests: Arc::clone(&requests),
         parking: Arc::clone(&parking),
-        access_log: access_log.clone(),
+        unlogged: access_log.dropped(),
         connections,
         channel: provider.channel,
         platform: judge.platform,

@@ -18,7 +18,6 @@ use loggregator_service::metrics::{self, Metrics, Samples, names};
 use crate::access::Platform;
 use crate::accounts::Accounts;
 use crate::gateway::READ;
-use crate::gateway::access_log::AccessLog;
 use crate::gateway::front::Requests;
 use crate::gateway::parked::{NOT_RESUMED, Parking};
 use crate::gateway::stream::End;
@@ -30,7 +29,8 @@ pub(crate) struct Sources {
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) requests: Arc<Requests>,
     pub(crate) parking: Arc<Parking>,
-    pub(crate) access_log: AccessLog,
+    /// Lines of the access log that were lost.
+    pub(crate) unlogged: Arc<AtomicU64>,
     pub(crate) connections: Arc<ConnectionStats>,
     pub(crate) channel: Option<Channel>,
     pub(crate) platform: Option<Arc<Platform>>,
@@ -53,7 +53,7 @@ pub(crate) fn observe(metrics: &Metrics, sources: Sources) {
         samples.counter(
             &names::GATEWAY_ACCESS_LOG_DROPPED,
             &[],
-            sources.access_log.dropped(),
+            read(&sources.unlogged),
         );
         if let Some(channel) = &sources.channel {
             let up = *channel.state().borrow() == ChannelState::Ready;

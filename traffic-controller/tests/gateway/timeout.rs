@@ -176,7 +176,7 @@ async fn without_a_grace_what_has_arrived_is_written_before_the_closing_event() 
 
 #[tokio::test]
 async fn a_stop_ends_streams_with_what_has_arrived_and_a_closing_event() {
-    let mut rig = Rig::new().await;
+    let mut rig = Rig::with(|config| config.access_log = true).await;
     let (mut client, _) = Client::get(rig.addr(), "/v2/read?counter").await;
     let (mut idle, _) = Client::get(rig.addr(), "/v2/read?counter").await;
     let proxy = rig.opened.next().await;
@@ -193,7 +193,9 @@ async fn a_stop_ends_streams_with_what_has_arrived_and_a_closing_event() {
     assert_eq!(client.chunk().await, None);
     assert_eq!(idle.chunk().await.unwrap(), closing);
     assert_eq!(idle.chunk().await, None);
-    assert!(soon("the stop", stopping).await.unwrap().finished());
+    let report = soon("the stop", stopping).await.unwrap();
+    assert!(report.finished(), "{report:?}");
+    assert!(report.took < Duration::from_secs(10), "{report:?}");
     proxy.closed().await;
     until("all subscriptions are closed", || {
         rig.proxy.open.load(Ordering::Relaxed) == 0
