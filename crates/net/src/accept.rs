@@ -156,7 +156,8 @@ async fn prepare(
         Ok(stream) => Some(Accepted::Tls(Box::new(stream))),
         Err(error) => {
             stats.handshake_failed(&error);
-            tracing::debug!(%peer, kind = error.kind(), %error, "TLS handshake failed");
+            // In the words of Go's servers. Lines are limited per place, so that a scan costs a few.
+            tracing::info!("TLS handshake error from {peer}: {error}");
             None
         }
     }

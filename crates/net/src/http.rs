@@ -193,6 +193,10 @@ async fn run<IO: Read + Write + Unpin + Send + 'static>(
     .await;
     match outcome {
         None => return Served::Cut,
+        // The client's fault and not just that it left; the error says what is wrong, never what was sent.
+        Some(Err(error)) if error.is_parse() => {
+            tracing::info!(%peer, %error, "HTTP request refused");
+        }
         Some(Err(error)) => tracing::debug!(%peer, %error, "HTTP connection failed"),
         Some(Ok(())) => {}
     }

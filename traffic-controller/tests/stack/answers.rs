@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::Error;
 use traffic_controller::{Access, SecurityEventLog};
 
 use crate::client::{Answer, Ws, http, read_answer};
-use crate::rig::{PATIENCE, Rig, until};
+use crate::rig::{PATIENCE, Rig, soon, until};
 
 const GUID: &str = "/apps/efe5c422-e8a7-42c2-a52b-98bffd8d6a07/stream";
 
@@ -336,4 +336,75 @@ async fn plain_http_on_the_tls_port_is_told_so() {
         .unwrap();
     io.flush().await.unwrap();
     assert_eq!(read_answer(&mut io).await.status, 404);
+}
+
+#[tokio::test]
+async fn connections_that_come_to_nothing_are_answered_or_closed_and_leave_nothing() {
+    let rig = Rig::with(1, |config, certs| {
+        let tls = certs.of("trafficcontroller");
+        config.listen_tls = Some((tls.cert, tls.key));
+    })
+    .await;
+    let tls = ClientTls::ca_only(&rig.certs.file("ca.crt")).unwrap();
+    let connect = async || {
+        let tcp = TcpStream::connect(rig.addr()).await.unwrap();
+        tls_connect(tcp, &tls, "trafficcontroller", PATIENCE)
+            .await
+            .unwrap()
+    };
+    let mut half_open = Vec::new();
+    let mut half_asked = Vec::new();
+    for _ in 0..30 {
+        let mut tcp = TcpStream::connect(rig.addr()).await.unwrap();
+        tcp.write_all(b"\x16\x03\x01\x02\x00\x01").await.unwrap();
+        half_open.push(tcp);
+        let mut io = connect().await;
+        io.write_all(b"GET /firehose/a HTTP/1.1\r\nauthorization: s3cret")
+            .await
+            .unwrap();
+        io.flush().await.unwrap();
+        half_asked.push(io);
+    }
+    // They cost others nothing.
+    for (head, expected) in [
+        ("GET / HTTP/1.1\r\n", "HTTP/1.1 404 "),
+        ("s3cret\r\n", "HTTP/1.1 400 "),
+        (
+            &format!("GET /{} HTTP/1.1\r\n", "a".repeat(1 << 17)),
+            "HTTP/1.1 414 ",
+        ),
+        (
+            &format!("GET / HTTP/1.1\r\n{}", "s3cret: x\r\n".repeat(1000)),
+            "HTTP/1.1 431 ",
+        ),
+    ] {
+        let mut io = connect().await;
+        io.write_all(format!("{head}host: x\r\nconnection: close\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        io.flush().await.unwrap();
+        let mut seen = Vec::new();
+        // How the connection ends behind the answer is the client's business.
+        drop(io.read_to_end(&mut seen).await);
+        let seen = String::from_utf8_lossy(&seen);
+        assert!(seen.starts_with(expected), "{expected}: {seen}");
+        assert!(!seen.contains("s3cret"), "nothing is echoed");
+    }
+    for io in &mut half_asked {
+        let mut seen = Vec::new();
+        drop(soon("the end", io.read_to_end(&mut seen)).await);
+        assert_eq!(seen, b"", "closed without an answer");
+    }
+    drop((half_open, half_asked));
+    let none = "loggregator_server_connections{listener=\"websocket\"} 0";
+    while !rig
+        .admin("/metrics")
+        .await
+        .1
+        .lines()
+        .any(|line| line == none)
+    {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(rig.doppler().subscriptions(), 0);
 }
