@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use loggregator_envelope::{Frame, ScanError};
 use loggregator_net::grpc::{Code, Messages, Status};
+use loggregator_proto::rpc;
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
@@ -396,6 +397,9 @@ impl Merge {
     /// Logs how a call ended in the words of the Go programs, which operators search for.
     fn tell(&self, at: usize, ended: &Status) {
         let call = &self.calls[at];
+        if self.path == rpc::EGRESS_BATCHED_RECEIVER {
+            return tell_v2(call, ended);
+        }
         let other_call = ended.code == Code::Unimplemented && self.fallback == Some(call.path);
         if matches!(call.state, State::Open(_)) {
             // A doppler that stops is nothing to be told of.
@@ -406,6 +410,22 @@ impl Merge {
             let addr = call.peer.addr();
             tracing::warn!("Unable to connect to doppler ({addr}): {}", ended.go());
         }
+    }
+}
+
+/// The words of the Go reverse log proxy, which is silent about calls that could not be made.
+fn tell_v2(call: &Call, ended: &Status) {
+    let addr = call.peer.addr();
+    match (&call.state, ended.code) {
+        (State::Open(_), Code::Cancelled) => {}
+        (State::Open(_), Code::Ok) => {
+            tracing::warn!("Error while reading from stream ({addr}): EOF");
+        }
+        (State::Open(_), _) => {
+            let ended = ended.go();
+            tracing::warn!("Error while reading from stream ({addr}): {ended}");
+        }
+        _ => {}
     }
 }
 

@@ -11,7 +11,7 @@ use tracing::warn;
 use crate::accounts::{Accounts, Endpoint, Identity};
 use crate::rlp::form::Tags;
 use crate::rlp::reader::{Reader, Wants};
-use crate::rlp::request::{checked, describe};
+use crate::rlp::request::{checked, describe, shown};
 use crate::upstream::Upstream;
 
 /// A limit on how many there are at once.
@@ -114,7 +114,7 @@ impl Proxy {
             Status::new(Code::Unknown, "unable to setup subscription")
         })?;
         let identity = Identity {
-            id: request.shard_id.clone(),
+            id: shown(&request.shard_id),
             peer: caller.peer,
             selector: describe(&request.selectors),
             endpoint: caller.endpoint,

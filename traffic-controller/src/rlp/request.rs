@@ -34,10 +34,30 @@ pub(crate) fn batched(request: EgressRequest) -> EgressBatchRequest {
     }
 }
 
+/// Characters of what a client says that stand in the ledger, where a request may have megabytes.
+const SHOWN: usize = 256;
+
 /// The selectors in words, for the ledger.
 pub(crate) fn describe(selectors: &[Selector]) -> String {
-    let words: Vec<_> = selectors.iter().map(one).collect();
-    words.join(", ")
+    let mut words = String::new();
+    for (i, selector) in selectors.iter().enumerate() {
+        if words.len() > SHOWN {
+            return format!("{}, and {} more", shown(&words), selectors.len() - i);
+        }
+        if i > 0 {
+            words.push_str(", ");
+        }
+        words.push_str(&one(selector));
+    }
+    shown(&words)
+}
+
+/// The beginning of a text.
+pub(crate) fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 fn one(selector: &Selector) -> String {
@@ -130,6 +150,17 @@ mod tests {
             deterministic_name: "d".to_owned(),
         };
         assert_eq!(checked(batched(request)).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_client_cannot_fill_the_ledger() {
+        let many = vec![log("a-source"); 100_000];
+        let words = describe(&many);
+        assert!(words.starts_with("log of a-source, log of a-source, "));
+        assert!(words.ends_with("…, and 99984 more"), "{words}");
+        let long = describe(&[log(&"é".repeat(1000))]);
+        assert_eq!(long.chars().count(), SHOWN + 1);
+        assert_eq!(shown("short"), "short");
     }
 
     #[test]
