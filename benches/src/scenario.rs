@@ -91,6 +91,16 @@ pub fn cases() -> Vec<Case> {
         batch: 10,
         ..Shape::default()
     };
+    let quiet = |readers| Work {
+        shape: Shape { streams: 1, ..tens },
+        ..Work::paced(20.0, readers)
+    };
+    // What a path of two programs costs is told beside the floor for one firehose, as the figures of the Go programs are
+    // carried over by it.
+    let beside_a_firehose = |work| Kind::Side {
+        doppler: work,
+        relay: Work::paced(20_000.0, firehoses(1)),
+    };
     vec![
         same(
             "firehose-1",
@@ -125,54 +135,26 @@ pub fn cases() -> Vec<Case> {
         },
         Case {
             name: "websocket-1",
-            title: "doppler and traffic controller, 1 WebSocket, 10,000/s (floor: 1 firehose)",
-            kind: Kind::Side {
-                doppler: Work::paced(10_000.0, Readers::WebSockets(1)),
-                relay: Work::paced(10_000.0, firehoses(1)),
-            },
+            title: "doppler and traffic controller, 1 WebSocket, 10,000/s (floor: 1 firehose, 20,000/s)",
+            kind: beside_a_firehose(Work::paced(10_000.0, Readers::WebSockets(1))),
         },
         Case {
             name: "websocket-4",
-            title: "doppler and traffic controller, 4 WebSockets, 5,000/s (floor: 4 firehoses)",
-            kind: Kind::Side {
-                doppler: Work::paced(5_000.0, Readers::WebSockets(4)),
-                relay: Work::paced(5_000.0, firehoses(4)),
-            },
+            title: "doppler and traffic controller, 4 WebSockets, 5,000/s (floor: 1 firehose, 20,000/s)",
+            kind: beside_a_firehose(Work::paced(5_000.0, Readers::WebSockets(4))),
         },
         Case {
             name: "rlp-1",
-            title: "doppler and reverse log proxy, 1 firehose, 20,000/s (floor: without a proxy)",
-            kind: Kind::Side {
-                doppler: Work::paced(20_000.0, Readers::Proxied(1)),
-                relay: Work::paced(20_000.0, firehoses(1)),
-            },
+            title: "doppler and reverse log proxy, 1 stream, 10,000/s (floor: 1 firehose, 20,000/s)",
+            kind: beside_a_firehose(Work::paced(10_000.0, Readers::Proxied(1))),
         },
         Case {
             name: "rlp-4",
-            title: "doppler and reverse log proxy, 4 firehoses, 10,000/s (floor: without a proxy)",
+            title: "doppler and reverse log proxy, 4 streams, 10,000/s (floor: 4 firehoses)",
             kind: Kind::Side {
                 doppler: Work::paced(10_000.0, Readers::Proxied(4)),
                 relay: Work::paced(10_000.0, firehoses(4)),
             },
-        },
-        Case {
-            name: "rlp-quiet",
-            title: "doppler and reverse log proxy, a batch of 10 each 500 ms",
-            kind: Kind::Side {
-                doppler: Work {
-                    shape: Shape { streams: 1, ..tens },
-                    ..Work::paced(20.0, Readers::Proxied(1))
-                },
-                relay: Work {
-                    shape: Shape { streams: 1, ..tens },
-                    ..Work::paced(20.0, firehoses(1))
-                },
-            },
-        },
-        Case {
-            name: "rlp-highest-1",
-            title: "doppler and reverse log proxy, highest paced rate without loss, 1 firehose",
-            kind: Kind::Highest(Readers::Proxied(1)),
         },
         same(
             "tens",
@@ -182,14 +164,23 @@ pub fn cases() -> Vec<Case> {
                 ..Work::paced(1_000.0, firehoses(1))
             },
         ),
-        same(
-            "quiet",
-            "a batch of 10 each 500 ms",
-            Work {
-                shape: Shape { streams: 1, ..tens },
-                ..Work::paced(20.0, firehoses(1))
+        same("quiet", "a batch of 10 each 500 ms", quiet(firehoses(1))),
+        Case {
+            name: "quiet-websocket",
+            title: "a batch of 10 each 500 ms, through a traffic controller (floor: 1 firehose)",
+            kind: Kind::Side {
+                doppler: quiet(Readers::WebSockets(1)),
+                relay: quiet(firehoses(1)),
             },
-        ),
+        },
+        Case {
+            name: "quiet-rlp",
+            title: "a batch of 10 each 500 ms, through a reverse log proxy (floor: 1 firehose)",
+            kind: Kind::Side {
+                doppler: quiet(Readers::Proxied(1)),
+                relay: quiet(firehoses(1)),
+            },
+        },
         same(
             "bursts",
             "bursts of 10,000, 20,000/s on average",
@@ -220,6 +211,16 @@ pub fn cases() -> Vec<Case> {
             name: "highest-16",
             title: "highest paced rate without loss, 16 firehoses",
             kind: Kind::Highest(firehoses(16)),
+        },
+        Case {
+            name: "highest-websocket",
+            title: "highest paced rate without loss, 1 WebSocket",
+            kind: Kind::Highest(Readers::WebSockets(1)),
+        },
+        Case {
+            name: "highest-rlp",
+            title: "highest paced rate without loss, 1 stream of a reverse log proxy",
+            kind: Kind::Highest(Readers::Proxied(1)),
         },
         Case {
             name: "overload-1",
@@ -388,14 +389,16 @@ impl Bench {
             time *= 4;
         }
         // A doppler in service has a full log, so work that is about processor time is measured with one: a log that such
-        // a rate fills before the measuring begins.
-        let turnover = pace
-            .rate()
-            .is_some_and(|rate| (10_000.0..=50_000.0).contains(&rate));
-        let (log_mib, warmup) = if turnover && !self.effort.quick {
-            (32, Duration::from_secs(5))
-        } else {
-            (256, self.effort.warmup)
+        // a rate fills before the measuring begins. The v1 form takes as much again.
+        let fills = match readers {
+            Readers::WebSockets(_) => 5_000.0..=50_000.0,
+            _ => 10_000.0..=50_000.0,
+        };
+        let turnover = pace.rate().filter(|rate| fills.contains(rate));
+        let (log_mib, warmup) = match turnover {
+            Some(..10_000.0) if !self.effort.quick => (32, Duration::from_secs(8)),
+            Some(_) if !self.effort.quick => (32, Duration::from_secs(5)),
+            _ => (256, self.effort.warmup),
         };
         Plan {
             target: Target::Start {
@@ -442,14 +445,17 @@ impl Bench {
         Ok(self.say(case, run(&self.plan("relay", &self.relay, work))?))
     }
 
-    /// Halves the interval between a rate that was held and one that was not, on a logarithmic scale, beginning at
-    /// what the floor takes when flooded.
+    /// Halves the interval between a rate that was held and one that was not, on a logarithmic scale, beginning a little
+    /// below what the floor takes when flooded; where another program follows the doppler, at a good third of that.
     fn highest(&self, case: &Case, readers: &Readers) -> Result<Pair, BenchError> {
-        let floor = Readers::Firehoses(readers.count());
-        let relay = self.run_relay(case, &Work::full(floor))?;
+        let (floor, share) = match readers {
+            Readers::WebSockets(n) | Readers::Proxied(n) => (*n, 0.35),
+            readers => (readers.count(), 0.85),
+        };
+        let relay = self.run_relay(case, &Work::full(Readers::Firehoses(floor)))?;
         let (mut held, mut missed) = (0.0, relay.delivered_per_second * 1.3);
         let mut best: Option<Report> = None;
-        let mut rate = relay.delivered_per_second * 0.85;
+        let mut rate = relay.delivered_per_second * share;
         for _ in 0..self.effort.steps {
             let report = self.run_doppler(case, &Work::paced(rate, readers.clone()))?;
             if report.loss < LOSS && report.latency.p99_ms < P99_MS && report.unsent <= UNSENT {

@@ -137,6 +137,13 @@ pub fn rows(case: &Case, measured: &Measured) -> Vec<Row> {
         (_, "firehose-16") => vec![cpu(Goal::RatioAtMost(0.8)), p50(), p99(Goal::None)],
         // A fifth of Go's 25.1 where the floor took 1.8 for one firehose at this rate.
         (_, "tails-200") => vec![cpu(Goal::RatioAtMost(2.8)), p50(), p99(Goal::AtMost(5.0))],
+        // A twelfth of Go's 42.3, 90.9 and 52.6 where the floor took 1.8 for one firehose at 20,000/s.
+        (_, "websocket-1") => vec![cpu(Goal::RatioAtMost(1.96)), p50(), p99(Goal::None)],
+        (_, "websocket-4") => vec![cpu(Goal::RatioAtMost(4.2)), p50(), p99(Goal::None)],
+        (_, "rlp-1") => vec![cpu(Goal::RatioAtMost(2.44)), p50(), p99(Goal::None)],
+        (_, "quiet-websocket" | "quiet-rlp") => {
+            vec![cpu(Goal::None), p50(), p99(Goal::AtMost(3.0))]
+        }
         (_, "quiet") => vec![cpu(Goal::None), p50(), p99(Goal::AtMost(1.5))],
         (_, "bursts") => vec![loss(Goal::AtMost(0.0)), p99(Goal::None)],
         (_, "full-1" | "full-16") => vec![
@@ -161,7 +168,7 @@ pub fn rows(case: &Case, measured: &Measured) -> Vec<Row> {
                 0,
                 asked,
                 match readers {
-                    Readers::Proxied(_) => Goal::None,
+                    Readers::WebSockets(_) | Readers::Proxied(_) => Goal::AtLeast(500_000.0),
                     _ => Goal::RatioAtLeast(0.9),
                 },
             )];

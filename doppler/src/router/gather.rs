@@ -199,9 +199,5 @@ fn wants_v1(member: &Member, v1: &loggregator_envelope::V1Frame, form: usize) ->
         return false;
     }
     let app = &*member.v1.app_id;
-    match v1.app_id(form) {
-        _ if app.is_empty() => true,
-        Some(id) => &*id == app,
-        None => false,
-    }
+    app.is_empty() || v1.app_id(form).is_some_and(|id| &*id == app)
 }
