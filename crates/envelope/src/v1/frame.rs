@@ -212,7 +212,8 @@ impl Records {
     }
 
     pub(super) fn finish(mut self) -> V1Frame {
-        if self.bytes.capacity() > self.bytes.len() + self.bytes.len() / 2 {
+        // It is kept for long, and its length is what it is counted with.
+        if self.bytes.capacity() > self.bytes.len() + self.bytes.len() / 16 {
             self.bytes.shrink_to_fit();
         }
         let (bytes, entries) = (self.bytes.into(), self.entries.into_boxed_slice());
