@@ -4,6 +4,8 @@
 // Helpers of tests may unwrap as tests do: a panic is the report.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod certificates;
+mod deployment;
 mod process;
 mod rlp;
 mod rlp_gateway;

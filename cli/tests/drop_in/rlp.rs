@@ -5,9 +5,10 @@ use loggregator_testkit::Certs;
 use rustix::process::Signal;
 use std::net::TcpListener;
 
-const RLP: &str = env!("CARGO_BIN_EXE_rlp");
+pub const RLP: &str = env!("CARGO_BIN_EXE_rlp");
 
-fn vars(certs: &Certs) -> Vars {
+/// Everything that it must have, and ports that the system gives.
+pub fn vars(certs: &Certs) -> Vars {
     let tls = certs.tls("reverselogproxy");
     let [ca, cert, key] = [tls.ca, tls.cert, tls.key].map(|path| path.to_str().unwrap().to_owned());
     [

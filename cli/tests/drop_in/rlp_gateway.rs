@@ -7,9 +7,10 @@ use rustix::process::Signal;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-const GATEWAY: &str = env!("CARGO_BIN_EXE_rlp-gateway");
+pub const GATEWAY: &str = env!("CARGO_BIN_EXE_rlp-gateway");
 
-fn vars(certs: &Certs) -> Vars {
+/// Everything that it must have, and ports that the system gives.
+pub fn vars(certs: &Certs) -> Vars {
     let tls = certs.tls("client");
     let [ca, cert, key] = [tls.ca, tls.cert, tls.key].map(|path| path.to_str().unwrap().to_owned());
     [

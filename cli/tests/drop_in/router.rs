@@ -1,16 +1,14 @@
 //! `router`.
 
 use crate::process::{Process, Vars, get, run, with, without};
-use loggregator_net::{ClientTls, tls_connect};
 use loggregator_testkit::Certs;
 use rustix::process::Signal;
 use std::net::TcpListener;
-use std::time::Duration;
 
-const ROUTER: &str = env!("CARGO_BIN_EXE_router");
+pub const ROUTER: &str = env!("CARGO_BIN_EXE_router");
 
 /// The environment of the platform's integration tests, in full.
-fn vars(certs: &Certs) -> Vars {
+pub fn vars(certs: &Certs) -> Vars {
     let tls = certs.tls("doppler");
     let file = |path: std::path::PathBuf| path.to_str().unwrap().to_owned();
     [
@@ -389,37 +387,4 @@ fn it_takes_variables_only() {
         version.output,
         concat!("router ", env!("CARGO_PKG_VERSION"), "\n")
     );
-}
-
-/// Scenario: authority, certificate and key are replaced on disk while it runs.
-/// Guarantee: the next connection gets the new certificate.
-#[tokio::test]
-async fn certificates_are_replaced_while_it_runs() {
-    let (certs, other) = (Certs::generate().unwrap(), Certs::generate().unwrap());
-    let vars = with(&vars(&certs), &[("DOPPLER_TLS_RELOAD_INTERVAL", "50ms")]);
-    let mut router = Process::start(ROUTER, &vars);
-    let port = router.port("grpc");
-    let connects = async |certs: &Certs| {
-        let tls = ClientTls::mutual(&certs.tls("client")).unwrap();
-        let stream = tokio::net::TcpStream::connect(("127.0.0.1", port))
-            .await
-            .unwrap();
-        tls_connect(stream, &tls, "doppler", Duration::from_secs(10))
-            .await
-            .is_ok()
-    };
-    assert!(connects(&certs).await);
-    assert!(!connects(&other).await);
-    for name in ["ca.crt", "doppler.crt", "doppler.key"] {
-        let (from, to) = (
-            other.dir().join(name),
-            certs.dir().join(format!("{name}.new")),
-        );
-        std::fs::copy(from, &to).unwrap();
-        std::fs::rename(to, certs.dir().join(name)).unwrap();
-    }
-    loggregator_testkit::eventually("the new certificate is served", async || {
-        connects(&other).await
-    })
-    .await;
 }

@@ -8,10 +8,10 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-const TRAFFIC_CONTROLLER: &str = env!("CARGO_BIN_EXE_trafficcontroller");
+pub const TRAFFIC_CONTROLLER: &str = env!("CARGO_BIN_EXE_trafficcontroller");
 
 /// The environment of the platform's integration tests, in full.
-fn vars(certs: &Certs) -> Vars {
+pub fn vars(certs: &Certs) -> Vars {
     let tls = certs.tls("trafficcontroller");
     let [ca, cert, key] = [tls.ca, tls.cert, tls.key].map(|path| path.to_str().unwrap().to_owned());
     [

@@ -1,4 +1,4 @@
-//! A reader of the gateway's server-sent events, as a nozzle is one: over plain HTTP, connected again when it ends.
+//! A reader of the gateway's server-sent events, as a nozzle is one: connected again when a response ends.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
@@ -12,15 +12,22 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use loggregator_client::message::{self, EnvelopeBuilder};
 use loggregator_envelope::Frame;
+use loggregator_net::{ClientTls, tls_connect};
 use loggregator_proto::v2::EnvelopeBatch;
 use prost::Message as _;
 use serde_json::Value;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// Between attempts to connect.
 const PAUSE: Duration = Duration::from_millis(50);
+/// For a TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+type Sender = http1::SendRequest<Empty<Bytes>>;
 
 /// What happened on the stream.
 #[derive(Debug)]
@@ -38,6 +45,7 @@ pub struct SseStream {
     gateway: SocketAddr,
     query: String,
     token: String,
+    tls: Option<Arc<ClientTls>>,
     body: Option<Incoming>,
     received: Vec<u8>,
 }
@@ -49,9 +57,17 @@ impl SseStream {
             gateway,
             query: query.to_owned(),
             token: token.to_owned(),
+            tls: None,
             body: None,
             received: Vec::new(),
         }
+    }
+
+    /// The same over TLS.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Arc<ClientTls>) -> Self {
+        self.tls = Some(tls);
+        self
     }
 
     /// What happens next. Heartbeats and closing events are not told: the end of the response is. May be cancelled.
@@ -94,10 +110,18 @@ impl SseStream {
         let Ok(stream) = TcpStream::connect(self.gateway).await else {
             return Ok(None);
         };
-        let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(stream)).await else {
+        let Some(mut sender) = (match &self.tls {
+            None => speak(stream).await,
+            Some(tls) => {
+                let name = self.gateway.ip().to_string();
+                match tls_connect(stream, tls, &name, HANDSHAKE).await {
+                    Ok(stream) => speak(stream).await,
+                    Err(_) => None,
+                }
+            }
+        }) else {
             return Ok(None);
         };
-        tokio::spawn(connection);
         let request = Request::get(format!("/v2/read?{}", self.query))
             .header(HOST, self.gateway.to_string())
             .header(AUTHORIZATION, &self.token)
@@ -132,6 +156,13 @@ impl SseStream {
         }
         Ok(None)
     }
+}
+
+/// Starts HTTP/1.1.
+async fn speak(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Option<Sender> {
+    let (sender, connection) = http1::handshake(TokioIo::new(io)).await.ok()?;
+    tokio::spawn(connection);
+    Some(sender)
 }
 
 /// The logs and counters of a batch as JSON, as far as the checks look at them.
