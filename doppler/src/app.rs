@@ -1,6 +1,6 @@
 //! Putting a doppler together, and taking it down in order.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,7 +125,8 @@ pub fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Error> {
     }
     let tls = ServerTls::mutual_with_suites(&config.tls, Profile::Grpc, &config.cipher_suites)
         .map_err(Error::Tls)?;
-    let server = bind(config.grpc_addr)?;
+    let addr = config.grpc_addr;
+    let server = Server::bind(addr).map_err(|source| Error::Bind { addr, source })?;
     let grpc_addr = server.local_addr();
 
     let router = Router::new(router_config(&config));
@@ -188,29 +189,6 @@ fn router_config(config: &Config) -> RouterConfig {
         linger: config.linger,
         ..RouterConfig::default()
     }
-}
-
-/// Binds the gRPC port. "Every interface" falls back to IPv4 where there is no IPv6.
-fn bind(addr: SocketAddr) -> Result<Server, Error> {
-    let fallback = SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port()));
-    match Server::bind(addr) {
-        Ok(server) => Ok(server),
-        Err(source) if addr.is_ipv6() && addr.ip().is_unspecified() && no_ipv6(&source) => {
-            Server::bind(fallback).map_err(|source| Error::Bind {
-                addr: fallback,
-                source,
-            })
-        }
-        Err(source) => Err(Error::Bind { addr, source }),
-    }
-}
-
-fn no_ipv6(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind;
-    !matches!(
-        error.kind(),
-        ErrorKind::AddrInUse | ErrorKind::PermissionDenied
-    )
 }
 
 fn self_metrics(config: &Config, router: &Arc<Router>, lifecycle: &Lifecycle) -> Result<(), Error> {

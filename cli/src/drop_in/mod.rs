@@ -27,6 +27,27 @@ pub use host::DropIn;
 
 use std::process::ExitCode;
 
+/// The reference of all four programs as a Markdown page: every variable that each takes.
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# Programs with the Go names\n\n\
+         `router`, `trafficcontroller`, `rlp` and `rlp-gateway` are started with environment variables and nothing else. An\n\
+         empty variable is the same as an unset one. Numbers, switches, durations and lists are read as the Go programs read\n\
+         them. [Operations](operations.md) says how to run them, [compatibility](compatibility.md) how they differ.\n\n\
+         This page is rendered from the programs' tables; a test compares the two.\n",
+    );
+    for program in [
+        &router::Router::PROGRAM,
+        &traffic_controller::TrafficController::PROGRAM,
+        &rlp::Rlp::PROGRAM,
+        &rlp_gateway::RlpGateway::PROGRAM,
+    ] {
+        page.push('\n');
+        page.push_str(&command_line::markdown(program));
+    }
+    page
+}
+
 /// The program `router`.
 pub fn router() -> ExitCode {
     host::main::<router::Router>()

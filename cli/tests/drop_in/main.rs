@@ -6,6 +6,7 @@
 
 mod certificates;
 mod deployment;
+mod pages;
 mod process;
 mod rlp;
 mod rlp_gateway;

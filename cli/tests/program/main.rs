@@ -9,7 +9,7 @@ use running::{Up, loggregator, stdout};
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// A log file of this machine, or lines that look like one.
@@ -115,6 +115,87 @@ fn a_log_file_comes_out_as_it_went_in() {
             .sum()
     };
     assert_eq!(count_in_status(&up, "doppler", of_replay), lines);
+}
+
+/// Scenario: the `curl` line of the banner, typed as it stands, while something is sent.
+/// Guarantee: it prints what was sent as JSON; `status` has the reverse log proxy's and the gateway's ledgers.
+#[test]
+fn the_banner_s_curl_line_works_as_it_stands() {
+    let up = Up::start(&[]);
+    let line = up
+        .banner()
+        .lines()
+        .find(|line| line.contains("curl "))
+        .unwrap()
+        .trim()
+        .to_owned();
+    let mut curl = match Command::new("curl").arg("--version").output() {
+        Ok(_) => Command::new("sh")
+            .args(["-c", &format!("exec {line}")])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+        Err(error) => {
+            return skipped(
+                "the_banner_s_curl_line_works_as_it_stands",
+                &format!("no curl: {error}"),
+            );
+        }
+    };
+    let mut lines = BufReader::new(curl.stdout.take().unwrap());
+    let (found, read) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut line = String::new();
+        while lines.read_line(&mut line).is_ok_and(|count| count > 0) {
+            if line.starts_with("data: {") {
+                return found.send(line).unwrap();
+            }
+            line.clear();
+        }
+    });
+    // Until its subscription stands, what is sent is not for it.
+    let data = loop {
+        assert!(
+            up.command(["emit", "-s", "app", "--log", "hello", "--quiet"])
+                .status()
+                .unwrap()
+                .success()
+        );
+        if let Ok(line) = read.recv_timeout(Duration::from_millis(200)) {
+            break line;
+        }
+    };
+    let json: serde_json::Value =
+        serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+    assert_eq!(json["batch"][0]["source_id"], "app", "{json}");
+    assert_eq!(json["batch"][0]["log"]["payload"], "aGVsbG8=", "{json}");
+    for component in ["rlp", "rlp-gateway"] {
+        let delivered = |report: &serde_json::Value| -> u64 {
+            let rows = report["subscriptions"].as_array().unwrap().iter();
+            rows.map(|row| row["delivered"].as_u64().unwrap()).sum()
+        };
+        assert!(
+            count_in_status(&up, component, delivered) >= 1,
+            "{component}"
+        );
+    }
+    curl.kill().unwrap();
+    curl.wait().unwrap();
+    reader.join().unwrap();
+}
+
+/// Says that a test could not run on this machine; in CI that is a failure.
+fn skipped(name: &str, reason: &str) {
+    writeln!(std::io::stderr(), "{name}: {reason}").unwrap();
+    if let Some(list) = std::env::var_os("LOGGREGATOR_TEST_SKIPS") {
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(list)
+            .unwrap();
+        writeln!(file, "{name}: {reason}").unwrap();
+    }
 }
 
 /// Scenario: each kind of envelope from flags, shown as text.

@@ -1,7 +1,7 @@
 //! TCP listeners and the options of TCP connections.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -10,8 +10,26 @@ use tokio::net::TcpStream;
 /// Connections that the kernel holds while we have not accepted them.
 const BACKLOG: i32 = 1024;
 
-/// Binds now, so that a port that is taken is known at once. `[::]` takes IPv4 too.
+/// Binds now, so that a port that is taken is known at once. `[::]` takes IPv4 too, and IPv4 alone on a system without
+/// IPv6.
 pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    match bind(addr) {
+        Err(error) if addr.is_ipv6() && addr.ip().is_unspecified() && no_ipv6(&error) => {
+            bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port())))
+        }
+        bound => bound,
+    }
+}
+
+/// Whether an error of `[::]` can mean that there is no IPv6; there are several that do.
+fn no_ipv6(error: &io::Error) -> bool {
+    !matches!(
+        error.kind(),
+        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
+    )
+}
+
+fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let describe = |error: io::Error| {
         io::Error::new(error.kind(), format!("listen tcp {addr}: bind: {error}"))
     };

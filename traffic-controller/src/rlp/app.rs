@@ -1,7 +1,7 @@
 //! Puts the parts together and runs them as tasks of a lifecycle.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use loggregator_client::{AGENT, Connector, DopplerSet, Peers};
@@ -134,7 +134,8 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
         ServerTls::mutual_with_suites(&config.tls, Profile::Grpc, &config.cipher_suites)
             .map_err(Error::Tls)?;
     let client_tls = ClientTls::mutual(&config.tls).map_err(Error::Tls)?;
-    let server = bind(config.grpc_addr)?;
+    let addr = config.grpc_addr;
+    let server = Server::bind(addr).map_err(|source| Error::Bind { addr, source })?;
     let grpc_addr = server.local_addr();
     watch_certificates(&config, &server_tls, &client_tls, lifecycle);
 
@@ -255,23 +256,6 @@ fn watch_certificates(
         "client certificates",
         Arc::clone(client).watch(every, lifecycle.token()),
     );
-}
-
-/// Binds the gRPC port. "Every interface" falls back to IPv4 where there is no IPv6.
-fn bind(addr: SocketAddr) -> Result<Server, Error> {
-    use io::ErrorKind::{AddrInUse, PermissionDenied};
-    let error = |addr| move |source| Error::Bind { addr, source };
-    match Server::bind(addr) {
-        Err(source)
-            if addr.is_ipv6()
-                && addr.ip().is_unspecified()
-                && !matches!(source.kind(), AddrInUse | PermissionDenied) =>
-        {
-            let addr = SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port()));
-            Server::bind(addr).map_err(error(addr))
-        }
-        bound => bound.map_err(error(addr)),
-    }
 }
 
 /// Logs which dopplers are read, in the words of the Go proxy.
