@@ -143,6 +143,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
         times: Times {
             stream_timeout: config.stream_timeout,
             heartbeat: config.heartbeat_interval,
+            recheck_patience: config.recheck_patience,
         },
         stop: lifecycle.token(),
     };

@@ -120,6 +120,11 @@ const OWN: &[Setting] = &[
         "From the last event of a stream to a heartbeat.",
     ),
     Setting::new(
+        "GATEWAY_RECHECK_PATIENCE",
+        "10m",
+        "How long an open stream goes on when it is time to check its token again and nobody can say.",
+    ),
+    Setting::new(
         "GATEWAY_MAX_STREAMS",
         "2000",
         "Streams open at once, and as many kept for their clients; more are answered with 503.",
@@ -259,6 +264,8 @@ pub struct Config {
     pub resume_grace: Duration,
     /// From the last event of a stream to a heartbeat.
     pub heartbeat_interval: Duration,
+    /// How long a stream goes on when nobody can say whether its reader may still read.
+    pub recheck_patience: Duration,
     /// Streams open at once.
     pub max_streams: usize,
     /// Connections held at once.
@@ -293,6 +300,7 @@ impl Config {
             stream_timeout: Duration::from_secs(14 * 60),
             resume_grace: Duration::from_secs(10),
             heartbeat_interval: Duration::from_secs(15),
+            recheck_patience: Duration::from_secs(600),
             max_streams: 2000,
             max_connections: 10_000,
             max_query: 48 * 1024,
@@ -328,6 +336,7 @@ impl Config {
             stream_timeout: reader.value("STREAM_TIMEOUT"),
             resume_grace: reader.value("GATEWAY_RESUME_GRACE"),
             heartbeat_interval: reader.value("GATEWAY_HEARTBEAT_INTERVAL"),
+            recheck_patience: reader.value("GATEWAY_RECHECK_PATIENCE"),
             max_streams: reader.value::<NonZeroUsize>("GATEWAY_MAX_STREAMS").get(),
             max_connections: reader
                 .value::<NonZeroUsize>("GATEWAY_MAX_CONNECTIONS")
@@ -565,6 +574,7 @@ mod tests {
             ("STREAM_TIMEOUT", "1s"),
             ("GATEWAY_RESUME_GRACE", "0s"),
             ("GATEWAY_HEARTBEAT_INTERVAL", "2s"),
+            ("GATEWAY_RECHECK_PATIENCE", "12s"),
             ("GATEWAY_MAX_STREAMS", "3"),
             ("GATEWAY_MAX_CONNECTIONS", "4"),
             ("GATEWAY_MAX_QUERY_BYTES", "5KiB"),
@@ -589,6 +599,7 @@ mod tests {
             stream_timeout: secs(1),
             resume_grace: Duration::ZERO,
             heartbeat_interval: secs(2),
+            recheck_patience: secs(12),
             max_streams: 3,
             max_connections: 4,
             max_query: 5 * 1024,

@@ -113,7 +113,7 @@ impl Front {
             who: Arc::new(Credentials::from_authorization(request.headers())),
             source_ids: query.source_ids().into(),
         };
-        let allowed = match question.clone().ask().await {
+        let allowed = match question.ask().await {
             Ok(allowed) => allowed,
             Err(why) => {
                 match &why {

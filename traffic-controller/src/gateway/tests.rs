@@ -102,6 +102,7 @@ fn accounts() -> Arc<Accounts> {
 const TIMES: Times = Times {
     stream_timeout: Duration::from_secs(14 * 60),
     heartbeat: Duration::from_secs(15),
+    recheck_patience: Duration::from_secs(10),
 };
 
 /// A stream whose access is judged by the script, and the way to feed it.
@@ -202,11 +203,18 @@ async fn access_is_asked_for_again_and_its_loss_ends_the_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn access_that_cannot_be_checked_again_is_not_access() {
+async fn silence_about_access_is_borne_with_for_a_while_only() {
     let script = Script::of(vec![Err(Denied::Unavailable("away".to_owned()))]);
-    let (mut stream, _feed, _accounts) = stream(script, allowed(5));
+    let (mut stream, _feed, _accounts) = stream(script.clone(), allowed(5));
+    let start = Instant::now();
+    assert!(is_heartbeat(&piece(&mut stream).await.unwrap()));
     let closing = "event: closing\ndata: closing due to authorization\n\n";
     assert_eq!(piece(&mut stream).await.unwrap(), closing);
+    // Asked after 5 s, then 1, 2, 4 and 8 s later, when the patience of 10 s is over.
+    assert_eq!(
+        (start.elapsed(), script.asked()),
+        (Duration::from_secs(20), 5)
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@
 
 mod events;
 mod line;
-mod recheck;
+mod question;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -23,6 +23,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::{debug, info, warn};
 
+use crate::access::recheck::{Patience, until_denied};
 use crate::access::{Allowed, Denied};
 use crate::accounts::Account;
 use crate::gateway::parked::{Parking, Place};
@@ -30,8 +31,7 @@ use crate::provider::Envelopes;
 
 use events::DataEvent;
 use line::Line;
-pub(crate) use recheck::Question;
-use recheck::Recheck;
+pub(crate) use question::Question;
 
 /// Bytes of what has already arrived that are still written when a stream ends that nobody will go on with: more than
 /// waits in the window of a stream from the reverse log proxy.
@@ -95,6 +95,8 @@ pub(crate) struct Times {
     pub(crate) stream_timeout: Duration,
     /// From the last event to a heartbeat.
     pub(crate) heartbeat: Duration,
+    /// How long it goes on when nobody can say whether its reader may still read.
+    pub(crate) recheck_patience: Duration,
 }
 
 /// What a stream is made of.
@@ -123,7 +125,8 @@ pub(crate) struct Stream {
     heartbeat_every: Duration,
     heartbeat: Pin<Box<Sleep>>,
     timeout: Pin<Box<Sleep>>,
-    recheck: Recheck,
+    /// Ready when the reader may read no more.
+    denied: Pin<Box<dyn Future<Output = Denied> + Send>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     parking: Arc<Parking>,
     place: Option<Place>,
@@ -167,7 +170,10 @@ impl Stream {
             heartbeat_every: times.heartbeat,
             heartbeat: Box::pin(sleep(times.heartbeat)),
             timeout: Box::pin(sleep(times.stream_timeout)),
-            recheck: Recheck::new(question, allowed),
+            denied: Box::pin(async move {
+                let patience = Patience::of(times.recheck_patience);
+                until_denied(allowed, patience, || question.ask()).await
+            }),
             stop: Box::pin(stop.cancelled_owned()),
             parking,
             place: Some(place),
@@ -232,7 +238,7 @@ impl Stream {
             End::Shutdown
         } else if self.timeout.as_mut().poll(cx).is_ready() {
             End::StreamTimeout
-        } else if let Poll::Ready(why) = self.recheck.poll_denied(cx) {
+        } else if let Poll::Ready(why) = self.denied.as_mut().poll(cx) {
             self.log_denied(&why);
             End::Denied
         } else {
