@@ -1,7 +1,7 @@
 //! `trafficcontroller`.
 
 use crate::process::{Process, Vars, get, run, with, without};
-use loggregator_net::{ClientTls, tls_connect};
+use loggregator_net::{ClientTls, TlsStream, tls_connect};
 use loggregator_testkit::Certs;
 use rustix::process::Signal;
 use std::net::TcpListener;
@@ -269,15 +269,47 @@ async fn cookies_are_for_the_system_domain() {
     assert!(answer.contains(cookie), "{answer}");
 }
 
-/// The answer to `GET path` over TLS.
-async fn get_tls(certs: &Certs, port: u16, path: &str) -> String {
+/// Guarantee: what operators search the log for is there, in the Go program's words.
+#[tokio::test]
+async fn a_subscription_is_told_in_the_words_of_the_go_program() {
+    let certs = Certs::generate().unwrap();
+    let mut controller = Process::start(TRAFFIC_CONTROLLER, &vars(&certs));
+    let port = controller.port("ws");
+    let request = "GET /firehose/a HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let mut stream = connect_tls(&certs, port).await;
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut start = [0; 12];
+    stream.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 101");
+    controller.wait_for(r" Connecting to 2 dopplers\n");
+    for doppler in ["127.0.0.1:1", "127.0.0.1:2"] {
+        controller.wait_for(&format!(
+            r" Unable to connect to doppler \({doppler}\): rpc error: code = Unavailable desc = .*\n"
+        ));
+    }
+    drop(stream);
+    for doppler in ["127.0.0.1:1", "127.0.0.1:2"] {
+        controller.wait_for(&format!(
+            r" Disconnecting from stream \({doppler}\) \(doppler.disconnect=false\) \(ctx.disconnect=1\)\n"
+        ));
+    }
+}
+
+async fn connect_tls(certs: &Certs, port: u16) -> TlsStream<tokio::net::TcpStream> {
     let tls = ClientTls::ca_only(&certs.ca()).unwrap();
     let stream = tokio::net::TcpStream::connect(("127.0.0.1", port))
         .await
         .unwrap();
-    let mut stream = tls_connect(stream, &tls, "127.0.0.1", Duration::from_secs(10))
+    tls_connect(stream, &tls, "127.0.0.1", Duration::from_secs(10))
         .await
-        .unwrap();
+        .unwrap()
+}
+
+/// The answer to `GET path` over TLS.
+async fn get_tls(certs: &Certs, port: u16, path: &str) -> String {
+    let mut stream = connect_tls(certs, port).await;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     stream.flush().await.unwrap();

@@ -255,3 +255,106 @@ fn forwarded_for(headers: &HeaderMap) -> String {
         .collect();
     texts.join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::access::Verdict;
+    use crate::upstream::Subscribing;
+
+    /// Lets everybody in for a moment, until it does not.
+    #[derive(Debug, Default)]
+    struct Fickle {
+        denies: AtomicBool,
+    }
+
+    impl Fickle {
+        fn verdict(&self) -> Verdict<'_> {
+            let verdict = if self.denies.load(Ordering::SeqCst) {
+                Err(Denied::Refused)
+            } else {
+                Ok(BRIEFLY)
+            };
+            Box::pin(std::future::ready(verdict))
+        }
+    }
+
+    impl AccessControl for Fickle {
+        fn firehose<'a>(&'a self, _: &'a Credentials) -> Verdict<'a> {
+            self.verdict()
+        }
+
+        fn app_stream<'a>(&'a self, _: &'a str, _: &'a Credentials) -> Verdict<'a> {
+            self.verdict()
+        }
+
+        fn sources<'a>(&'a self, _: &'a [String], _: &'a Credentials) -> Verdict<'a> {
+            self.verdict()
+        }
+    }
+
+    const BRIEFLY: Allowed = Allowed {
+        recheck_after: Some(Duration::from_millis(1)),
+    };
+
+    struct Nobody;
+
+    impl Upstream<SubscriptionRequest> for Nobody {
+        fn subscribe(&self, _: SubscriptionRequest) -> Subscribing {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    fn front(access: Arc<Fickle>) -> Front {
+        Front {
+            access,
+            upstream: Arc::new(Nobody),
+            accounts: Accounts::new(PROGRAM, "test".to_owned(), 1),
+            requests: Arc::default(),
+            slots: Arc::new(Semaphore::new(1)),
+            max_subscriptions: 1,
+            timing: Timing::default(),
+            slow_consumers: SlowConsumers::nowhere(),
+            recheck_patience: Duration::from_secs(60),
+            cookies: Cookies::default(),
+            security_log: None,
+            lifecycle: Lifecycle::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    fn over(front: &Front, app_id: Option<&str>, allowed: Allowed) -> Over {
+        let question = Question {
+            access: Arc::clone(&front.access),
+            who: Credentials::from_headers(&HeaderMap::new()),
+            app_id: app_id.map(str::to_owned),
+        };
+        front.over(question, allowed, "10.1.2.3:4".parse().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_token_that_ends_ends_the_stream() {
+        let access = Arc::new(Fickle::default());
+        let front = front(Arc::clone(&access));
+        for app_id in [None, Some("app")] {
+            access.denies.store(false, Ordering::SeqCst);
+            let mut over = over(&front, app_id, BRIEFLY);
+            let asked_again = tokio::time::timeout(Duration::from_millis(250), &mut over).await;
+            assert!(asked_again.is_err(), "it goes on while it may");
+            access.denies.store(true, Ordering::SeqCst);
+            assert_eq!(over.await, End::Denied);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_every_stream() {
+        let front = front(Arc::default());
+        let streams = [BRIEFLY, Allowed::default()].map(|allowed| over(&front, None, allowed));
+        front.stop.cancel();
+        for over in streams {
+            assert_eq!(over.await, End::Stopped);
+        }
+    }
+}
