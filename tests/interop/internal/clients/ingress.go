@@ -110,7 +110,9 @@ func (e *Emitter) run(ctx context.Context) {
 			for more := true; more; {
 				select {
 				case envelope := <-e.envelopes:
-					batch = append(batch, envelope)
+					if batch = append(batch, envelope); len(batch) == batchLimit {
+						send()
+					}
 				default:
 					more = false
 				}
