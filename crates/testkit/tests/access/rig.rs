@@ -105,8 +105,9 @@ pub async fn get(addr: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Answ
     let mut bytes = Vec::new();
     loop {
         let read = io.read_buf(&mut bytes).await.unwrap();
-        // An upgraded connection stays open; its head is all there is to read.
-        if read == 0 || (bytes.starts_with(b"HTTP/1.1 101") && bytes.ends_with(b"\r\n\r\n")) {
+        // An upgraded connection stays open, and a ping follows; its head is all that matters.
+        let switched = bytes.starts_with(b"HTTP/1.1 101");
+        if read == 0 || (switched && bytes.windows(4).any(|end| end == b"\r\n\r\n")) {
             break;
         }
     }
