@@ -158,3 +158,25 @@ async fn keys_hold_for_a_while_when_uaa_is_away_and_then_nobody_gets_in() {
     .await;
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_stream_ends_when_its_token_does() {
+    let rig = rig(|check| check.leeway = Duration::ZERO).await;
+    for path in ["/firehose/x".to_owned(), format!("/apps/{APP}/stream")] {
+        let short = Grant {
+            lifetime_s: Some(2),
+            apps: vec![APP.to_owned()],
+            ..Grant::admin()
+        };
+        let token = rig.stub.issue(short, &Value::Null).unwrap();
+        let (head, frames) = rig.whole_stream(&path, &bearer(&token)).await;
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+        // A ping, then the close frame: 1008, policy violation.
+        assert_eq!(frames[..2], [0x89, 0x00], "{frames:?}");
+        assert_eq!(
+            (frames[2], &frames[4..6]),
+            (0x88, &1008_u16.to_be_bytes()[..])
+        );
+    }
+    rig.stop().await;
+}

@@ -78,6 +78,21 @@ impl Rig {
             .status
     }
 
+    /// Opens a WebSocket, says nothing, and gives the head and the bytes of frames until the server closes.
+    pub async fn whole_stream(&self, path: &str, authorization: &str) -> (String, Vec<u8>) {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: tc\r\nauthorization: {authorization}\r\nconnection: Upgrade\r\n\
+             upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        let mut io = TcpStream::connect(self.addr).await.unwrap();
+        io.write_all(request.as_bytes()).await.unwrap();
+        let mut bytes = Vec::new();
+        io.read_to_end(&mut bytes).await.unwrap();
+        let end = bytes.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+        let frames = bytes.split_off(end);
+        (String::from_utf8(bytes).unwrap(), frames)
+    }
+
     pub async fn metrics(&self) -> String {
         let bytes = loggregator_testkit::get(self.admin, "/metrics")
             .await
