@@ -228,6 +228,23 @@ mod tests {
         assert_eq!(counts.written.load(Ordering::Relaxed), 3000);
     }
 
+    #[tokio::test]
+    async fn a_line_that_cannot_be_written_is_counted_and_the_request_goes_on() {
+        let config = SecurityEventLog {
+            path: "/dev/full".into(),
+            ip: "10.0.0.9".to_owned(),
+        };
+        let lifecycle = Lifecycle::new();
+        let log = SecurityLog::start(&config, 8081, &lifecycle).unwrap();
+        let counts = log.counts();
+        let request = Request::builder().uri("/a").body(()).unwrap();
+        log.log(&request, "10.1.2.3:4".parse().unwrap()).await;
+        drop(log);
+        lifecycle.shutdown(Duration::from_secs(10)).await;
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        assert_eq!((read(&counts.written), read(&counts.failed)), (0, 1));
+    }
+
     #[test]
     fn a_file_that_cannot_be_opened_is_an_error() {
         assert!(LogFile::open("/nonexistent/cef".into()).is_err());
