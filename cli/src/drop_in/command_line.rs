@@ -51,11 +51,6 @@ fn help(program: &Program) -> String {
 /// The program's variables as a section of the reference page.
 pub fn markdown(program: &Program) -> String {
     let go: Vec<Setting> = program.fields.iter().map(shown).collect();
-    let own: Vec<&str> = program
-        .own_settings()
-        .iter()
-        .map(|setting| setting.name)
-        .collect();
     let (_, about) = program.about.split_once(": ").unwrap_or_default();
     let intro = format!(
         "{}{} Announces its port and its profiler's on standard error.",
@@ -63,10 +58,10 @@ pub fn markdown(program: &Program) -> String {
         &about[1..]
     );
     format!(
-        "{}\nBeside them, what the Go program does not have: `{}`, and `LOG_LEVEL` and `LOG_BURST`; see\n\
-         [configuration](configuration.md).\n",
+        "{}\nBeside them, the settings of this component in [configuration](configuration.md) but for `{}`; of the process\n\
+         log, `LOG_LEVEL` and `LOG_BURST`.\n",
         config::markdown(program.name, &intro, &go),
-        own.join("`, `")
+        program.replaced.join("`, `")
     )
 }
 

@@ -19,6 +19,10 @@ use time::macros::format_description;
 /// Exit code when the process cannot have what every process needs.
 const EXIT_FAILED: u8 = 1;
 
+/// Lines that one place in the code may log in 10 s unless `LOG_BURST` says otherwise. The Go programs know no limit, and one
+/// place logs a line for each doppler.
+const BURST: u32 = 200;
+
 /// One of the programs.
 pub trait DropIn {
     /// Its table.
@@ -94,6 +98,9 @@ fn log_config(program: &Program, values: &Values<'_>, faults: &mut Faults) -> lo
         }
         logging::Config::default()
     });
+    if values.env().get("LOG_BURST").is_none() {
+        log.burst = BURST;
+    }
     log.format = if values.flag("USE_RFC339") {
         logging::Format::GoRfc3339
     } else if program.seconds_only {

@@ -1,7 +1,9 @@
 //! `router`.
 
 use crate::process::{Process, Vars, get, run, with, without};
-use loggregator_testkit::Certs;
+use loggregator_client::{Connector, DOPPLER, DopplerSet, EgressStream, Selectors};
+use loggregator_net::ClientTls;
+use loggregator_testkit::{Certs, Consumer, Load};
 use rustix::process::Signal;
 use std::net::TcpListener;
 
@@ -79,6 +81,39 @@ fn it_starts_as_the_platform_s_tests_start_it_and_drains() {
         assert!(
             lines.contains(&line.as_str().into()),
             "{line} is missing in {log}"
+        );
+    }
+}
+
+/// Scenario: SIGTERM while a reader does not read, then another.
+/// Guarantee: the first waits for the reader, the second does not; what was not delivered is said, and the exit code is 75.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_cuts_the_drain_short() {
+    let certs = Certs::generate().unwrap();
+    let vars = with(&vars(&certs), &[("DOPPLER_DRAIN_TIMEOUT", "60s")]);
+    let mut router = Process::start(ROUTER, &vars);
+    let addr = format!("127.0.0.1:{}", router.port("grpc"));
+    let tls = ClientTls::mutual(&certs.tls("client")).unwrap();
+    let connector = Connector::new(DOPPLER, Some(tls));
+    let set = DopplerSet::fixed([addr.clone()], connector.clone());
+    let stream = EgressStream::open(&set, Selectors::everything().shard("stalled"));
+    let reader = Consumer::v2(stream, 1).await.unwrap();
+    reader.pause();
+    let mut load = Load::new(connector.channel(&addr), &["noise"]).padded(4_000);
+    load.send(5_000).await.unwrap();
+    router.signal(Signal::TERM);
+    router.wait_for("draining");
+    router.signal(Signal::TERM);
+    let ended = tokio::task::spawn_blocking(|| router.end()).await.unwrap();
+    assert_eq!(ended.code, Some(75), "{}", ended.errors);
+    for line in [
+        "second signal: the drain is cut short",
+        "drain was cut short",
+    ] {
+        assert!(
+            ended.errors.contains(line),
+            "{line} is missing in {}",
+            ended.errors
         );
     }
 }

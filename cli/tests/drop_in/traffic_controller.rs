@@ -120,6 +120,23 @@ fn it_starts_as_the_platform_s_tests_start_it_and_drains_in_time() {
     }
 }
 
+/// Guarantee: each of many dopplers is announced.
+#[test]
+fn every_doppler_is_announced() {
+    let certs = Certs::generate().unwrap();
+    let dopplers: Vec<_> = (1..=40).map(|port| format!("127.0.0.1:{port}")).collect();
+    let vars = with(&vars(&certs), &[("ROUTER_ADDRS", &dopplers.join(","))]);
+    let mut controller = Process::start(TRAFFIC_CONTROLLER, &vars);
+    controller.port("pprof");
+    let log = controller.errors();
+    for doppler in dopplers {
+        assert!(
+            log.contains(&format!(" adding doppler {doppler}\n")),
+            "{doppler} is missing in {log}"
+        );
+    }
+}
+
 /// Guarantee: each mistake has the Go program's text and exit code.
 #[test]
 fn every_mistake_has_its_text_and_its_exit_code() {

@@ -186,8 +186,9 @@ fn the_banner_s_curl_line_works_as_it_stands() {
 }
 
 /// Says that a test could not run on this machine; in CI that is a failure.
+#[expect(clippy::print_stderr, reason = "loudly")]
 fn skipped(name: &str, reason: &str) {
-    writeln!(std::io::stderr(), "{name}: {reason}").unwrap();
+    eprintln!("SKIPPED {name}: {reason}");
     if let Some(list) = std::env::var_os("LOGGREGATOR_TEST_SKIPS") {
         let mut file = std::fs::OpenOptions::new()
             .append(true)
