@@ -276,6 +276,12 @@ async fn http2_is_for_those_who_prefer_it() {
         response.into_body().collect().await.unwrap().to_bytes()
     };
     assert_eq!(read(quick).await, "/quick");
+    // HEAD has the length of the body that it leaves out.
+    let mut head = to("/quick");
+    *head.method_mut() = http::Method::HEAD;
+    let head = soon(requests.send_request(head)).await.unwrap();
+    assert_eq!(head.headers()["content-length"], "6");
+    assert_eq!(read(head).await, "");
     server.stop.cancel();
     assert_eq!(read(soon(slow).await.unwrap()).await, "/slow");
     soon(server.task).await.unwrap();

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use ::http::Method;
+use ::http::header::{CONTENT_LENGTH, HeaderValue};
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
@@ -17,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Body, BodyError, Handler, Settings};
+use super::{Body, BodyError, Handler, Response, Settings};
 use crate::TlsStream;
 use crate::accept::Served;
 use crate::grpc::driver::{Driver, Executor};
@@ -75,6 +77,15 @@ impl http_body::Body for Busy {
     }
 }
 
+/// The answer to HEAD: over HTTP/1.1 hyper leaves the body out, here it does not.
+fn without_body(response: &mut Response) {
+    if let Some(length) = response.body().size_hint().exact() {
+        let header = response.headers_mut().entry(CONTENT_LENGTH);
+        header.or_insert(HeaderValue::from(length));
+    }
+    *response.body_mut() = super::full(Bytes::new());
+}
+
 /// Runs one connection until it ends, is idle for too long, or is drained or cut after `stop`.
 pub(super) async fn run(
     stream: Box<TlsStream<TcpStream>>,
@@ -85,11 +96,16 @@ pub(super) async fn run(
 ) -> Served {
     let requests = Arc::<Requests>::default();
     let count = Arc::clone(&requests);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: super::Request| {
         let underway = Underway::new(&count);
+        let is_head = request.method() == Method::HEAD;
         let response = handler.handle(request, peer);
         async move {
-            let busy = response.await.map(|body| {
+            let mut response = response.await;
+            if is_head {
+                without_body(&mut response);
+            }
+            let busy = response.map(|body| {
                 let _underway = underway;
                 Busy { body, _underway }.boxed_unsync()
             });
