@@ -1,6 +1,6 @@
 //! Programs that stand in for the platform's Go programs: same variables, same lines on standard error, same exit codes.
 //!
-//! Each program is one file here: a table of the Go program's variables ([`Program`]), how they become the settings of our
+//! Each program is one file here: a table of the Go program's variables ([`go_env::Program`]), how they become the settings of our
 //! stage, and what is announced when it runs. What they share:
 //!
 //! 1. [`go_env`] checks every variable by the rules of the Go program; everything that is wrong, unusable certificate

@@ -402,9 +402,12 @@ fn two_run_side_by_side_and_their_secrets_are_private() {
         );
     }
     assert_eq!(second.endpoints()["doppler"].as_array().unwrap().len(), 2);
+    // Which of the two had to take others depends on who else runs on this machine; both cannot have the usual ones.
+    let moved = |up: &Up| up.banner().contains("The usual port");
     assert!(
-        second.banner().contains("The usual port"),
-        "{}",
+        moved(&first) || moved(&second),
+        "{}{}",
+        first.banner(),
         second.banner()
     );
 }
