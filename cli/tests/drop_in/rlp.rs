@@ -1,9 +1,17 @@
 //! `rlp`.
 
 use crate::process::{Process, Vars, get, run, with, without};
-use loggregator_testkit::Certs;
+use crate::router::{self, ROUTER};
+use loggregator_client::{Connector, DOPPLER, REVERSE_LOG_PROXY, Selectors};
+use loggregator_net::ClientTls;
+use loggregator_proto::rpc;
+use loggregator_proto::v2::EgressBatchRequest;
+use loggregator_testkit::{Certs, Load, eventually};
+use prost::Message as _;
 use rustix::process::Signal;
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
 
 pub const RLP: &str = env!("CARGO_BIN_EXE_rlp");
 
@@ -173,6 +181,61 @@ fn a_port_that_is_taken_ends_it() {
         " Error creating pprof listener: listen tcp 127.0.0.1:6061: bind: address already in use\n";
     assert!(ended.errors.ends_with(line), "{}", ended.errors);
     assert_eq!(ended.code, Some(2));
+}
+
+/// Scenario: two dopplers, one of which is not there; a client more than may subscribe; the other doppler is killed; the
+/// client leaves.
+/// Guarantee: what the Go program says of it, and nothing of the doppler that cannot be reached.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_are_told_in_the_words_of_the_go_program() {
+    let certs = Certs::generate().unwrap();
+    let mut router = Process::start(ROUTER, &router::vars(&certs));
+    let doppler = format!("127.0.0.1:{}", router.port("grpc"));
+    let settings = [
+        ("ROUTER_ADDRS", format!("127.0.0.1:1,{doppler}")),
+        ("RLP_MAX_SUBSCRIPTIONS", "1".to_owned()),
+    ];
+    let settings = settings.each_ref().map(|(name, value)| (*name, &**value));
+    let mut rlp = Process::start(RLP, &with(&vars(&certs), &settings));
+    let tls = ClientTls::mutual(&certs.tls("client")).unwrap();
+    let proxy = Connector::new(REVERSE_LOG_PROXY, Some(Arc::clone(&tls)))
+        .channel(&format!("127.0.0.1:{}", rlp.port("grpc")));
+    let request: EgressBatchRequest = Selectors::everything().into();
+    let subscribe = || {
+        let request = request.encode_to_vec().into();
+        proxy.server_stream(rpc::EGRESS_BATCHED_RECEIVER, request)
+    };
+    let mut first = subscribe().await.unwrap();
+    let mut load = Load::new(Connector::new(DOPPLER, Some(tls)).channel(&doppler), &["a"]);
+    eventually("the subscription stands", async || {
+        load.send(1).await.unwrap();
+        let batch = tokio::time::timeout(Duration::from_millis(20), first.next()).await;
+        batch.is_ok_and(|batch| batch.unwrap().is_ok())
+    })
+    .await;
+
+    let mut second = subscribe().await.unwrap();
+    let status = second.next().await.unwrap().unwrap_err();
+    assert_eq!(status.message, "unable to setup subscription");
+    rlp.wait_for(r" Unable to setup subscription: at connection limit: 1\b");
+
+    drop(router);
+    rlp.wait_for(&format!(
+        r" Error while reading from stream \({doppler}\): rpc error: code = Unavailable desc = .+\n"
+    ));
+    drop(first);
+    rlp.wait_for(r" Subscribe error: context canceled\b");
+    let log = rlp.errors();
+    let of_the_absent: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("127.0.0.1:1 ") || line.contains("127.0.0.1:1)"))
+        .collect();
+    assert!(
+        of_the_absent
+            .iter()
+            .all(|line| line.contains(" Event from finder: ")),
+        "{log}"
+    );
 }
 
 /// Guarantee: an operator can look into it.

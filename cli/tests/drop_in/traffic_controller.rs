@@ -1,8 +1,11 @@
 //! `trafficcontroller`.
 
 use crate::process::{Process, Vars, get, run, with, without};
+use crate::router::{self, ROUTER};
+use loggregator_client::ws::{Subject, WsConfig, WsStream};
+use loggregator_client::{Connector, DOPPLER};
 use loggregator_net::{ClientTls, TlsStream, tls_connect};
-use loggregator_testkit::Certs;
+use loggregator_testkit::{Certs, Consumer, Load, eventually};
 use rustix::process::Signal;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -312,6 +315,52 @@ async fn a_subscription_is_told_in_the_words_of_the_go_program() {
             r" Disconnecting from stream \({doppler}\) \(doppler.disconnect=false\) \(ctx.disconnect=1\)\n"
         ));
     }
+}
+
+/// Scenario: one subscription at a doppler; a client more than there may be; a connection that is no TLS; then the doppler is
+/// killed.
+/// Guarantee: each has the Go program's line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trouble_is_told_in_the_words_of_the_go_program() {
+    let certs = Certs::generate().unwrap();
+    let mut router = Process::start(ROUTER, &router::vars(&certs));
+    let doppler = format!("127.0.0.1:{}", router.port("grpc"));
+    let settings = [
+        ("ROUTER_ADDRS", doppler.as_str()),
+        ("TRAFFIC_CONTROLLER_MAX_SUBSCRIPTIONS", "1"),
+    ];
+    let mut controller = Process::start(TRAFFIC_CONTROLLER, &with(&vars(&certs), &settings));
+    let port = controller.port("ws");
+    let mut config = WsConfig::new(&format!("wss://127.0.0.1:{port}"));
+    config.tls = Some(ClientTls::ca_only(&certs.ca()).unwrap());
+    let subject = Subject::Firehose {
+        id: "a".to_owned(),
+        filter: None,
+    };
+    let reader = Consumer::web(WsStream::new(config, subject)).await.unwrap();
+    let tls = ClientTls::mutual(&certs.tls("client")).unwrap();
+    let mut load = Load::new(Connector::new(DOPPLER, Some(tls)).channel(&doppler), &["a"]);
+    eventually("the subscription stands", async || {
+        load.send(1).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        reader.lines() > 0
+    })
+    .await;
+
+    let answer = get_tls(&certs, port, "/firehose/b").await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    controller.wait_for(r" error occurred when subscribing to doppler: at connection limit: 1\n");
+
+    let mut stranger = tokio::net::TcpStream::connect(("127.0.0.1", port))
+        .await
+        .unwrap();
+    let from = stranger.local_addr().unwrap();
+    stranger.write_all(b"no TLS at all\r\n\r\n").await.unwrap();
+    controller.wait_for(&format!(r" TLS handshake error from {from}: .+\n"));
+
+    drop(router);
+    controller
+        .wait_for(r" error getting logs from provider: rpc error: code = Unavailable desc = .+\n");
 }
 
 async fn connect_tls(certs: &Certs, port: u16) -> TlsStream<tokio::net::TcpStream> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use loggregator_net::grpc::Status;
+use loggregator_net::grpc::{Code, Status};
 use loggregator_net::http::{Server, Settings};
 use loggregator_proto::v2::EgressBatchRequest;
 use loggregator_service::Lifecycle;
@@ -112,6 +112,16 @@ fn stream(
 ) -> (Stream, mpsc::Sender<Bytes>, Arc<Accounts>) {
     let (feed, items) = mpsc::channel(10);
     let accounts = accounts();
+    let stream = stream_of(Box::new(Items(items)), access, first, &accounts);
+    (stream, feed, accounts)
+}
+
+fn stream_of(
+    source: Box<dyn Envelopes>,
+    access: Arc<dyn AccessControl>,
+    first: Answer,
+    accounts: &Arc<Accounts>,
+) -> Stream {
     let identity = Identity {
         id: "s".to_owned(),
         peer: "peer".to_owned(),
@@ -123,12 +133,12 @@ fn stream(
         shard_id: "s".to_owned(),
         ..EgressBatchRequest::default()
     };
-    let parts = Parts {
-        source: Box::new(Items(items)),
+    Stream::new(Parts {
+        source,
         account: accounts.open(identity, false),
         times: TIMES,
         allowed: first.unwrap(),
-        parking: Parking::new(Duration::ZERO, 1, Arc::clone(&accounts), Lifecycle::new()),
+        parking: Parking::new(Duration::ZERO, 1, Arc::clone(accounts), Lifecycle::new()),
         place: Place::of(&request, &who, [127, 0, 0, 1].into()),
         question: Question {
             access,
@@ -137,8 +147,7 @@ fn stream(
         },
         slot: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
         stop: CancellationToken::new(),
-    };
-    (Stream::new(parts), feed, accounts)
+    })
 }
 
 /// The next piece of the body, as text.
@@ -235,6 +244,57 @@ async fn one_piece_is_on_the_line_and_no_batch_is_taken_meanwhile() {
     drop(on_the_line);
     assert_eq!(piece(&mut stream).await.unwrap(), EVENT);
     assert_eq!(counts(), (2, 1, 1));
+}
+
+/// Gives one thing, then ends.
+struct Last(Option<Result<Bytes, Status>>);
+
+impl Envelopes for Last {
+    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
+        Poll::Ready(self.0.take())
+    }
+}
+
+#[tokio::test]
+async fn the_proxys_end_is_logged_in_the_words_of_the_go_gateway() {
+    const REFUSED: &str = "unable to create stream, max egress streams reached: 500";
+    for (last, expected) in [
+        (
+            Some(Err(Status::new(Code::ResourceExhausted, REFUSED))),
+            format!(
+                "error getting logs from provider: rpc error: code = ResourceExhausted desc = {REFUSED}\n"
+            ),
+        ),
+        (Some(Err(Status::new(Code::Cancelled, ""))), String::new()),
+        (None, "error getting logs from provider: EOF\n".to_owned()),
+        (
+            Some(Ok(Bytes::from_static(&[0x0a, 9]))),
+            "error marshaling envelope batch to string: ".to_owned(),
+        ),
+    ] {
+        let output = Output::default();
+        let written = output.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::INFO)
+            .with_level(false)
+            .with_target(false)
+            .without_time()
+            .with_ansi(false)
+            .with_writer(move || written.clone())
+            .finish();
+        let guard = tracing::subscriber::set_default(subscriber);
+        let mut stream = stream_of(
+            Box::new(Last(last)),
+            Arc::new(Open),
+            Ok(Allowed::default()),
+            &accounts(),
+        );
+        assert_eq!(piece(&mut stream).await, None);
+        drop(guard);
+        let log = String::from_utf8(output.0.lock().clone()).unwrap();
+        assert!(log.starts_with(&expected), "{expected}: {log}");
+        assert_eq!(log.lines().count(), usize::from(!expected.is_empty()));
+    }
 }
 
 /// Standard output, for the test to read.

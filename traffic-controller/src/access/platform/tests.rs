@@ -187,6 +187,7 @@ async fn the_gateway_asks_about_an_admin_first_and_then_about_each_source() {
     let rig = Rig::new();
     let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
     let (none, both) = (ids(&[]), ids(&[APP, OTHER]));
+    assert_eq!(rig.platform.latencies(), Latencies::default());
     assert_eq!(rig.platform.sources(&none, &who("bearerx")).await, YES);
     assert_eq!(rig.asked()[0].3, "token=x");
     rig.stub.uaa.lock().1 = r#"{"scope":["logs.admin"]}"#;
@@ -198,6 +199,13 @@ async fn the_gateway_asks_about_an_admin_first_and_then_about_each_source() {
     let denied = Err(Denied::NotFound);
     assert_eq!(rig.platform.sources(&none, &who("bearer z")).await, denied);
     assert_eq!(rig.platform.sources(&both, &who("bearer z")).await, YES);
+    let Latencies {
+        log_access,
+        service_instances,
+        ..
+    } = rig.platform.latencies();
+    assert_ne!(log_access, Duration::ZERO);
+    assert_eq!(service_instances, Duration::ZERO);
     let paths: Vec<_> = rig.asked().into_iter().map(|seen| seen.1).collect();
     let log_access = |id| format!("/internal/v4/log_access/{id}");
     let expected = [
@@ -219,6 +227,7 @@ async fn the_gateway_asks_about_an_admin_first_and_then_about_each_source() {
     assert_eq!(asked[2].1, format!("/v3/service_instances/{APP}"));
     assert_eq!(asked[2].2, "bearer s");
     assert_eq!(asked.len(), 5 + 3);
+    assert_ne!(rig.platform.latencies().service_instances, Duration::ZERO);
 
     // UAA gives no JSON: nobody gets in, not even with an application of theirs.
     *rig.stub.capi.lock() = (200, 200);
