@@ -1,16 +1,24 @@
 //! Signed tokens: what UAA issues by default.
 //!
-//! Only RSA with PKCS#1 padding and SHA-2 is known here, which is what UAA signs with. There is no way to name another
-//! algorithm, so neither `none` nor a MAC made with the public key can pass.
+//! The format, the signature, the issuer and the audience are `jsonwebtoken`'s to judge. It is told the one algorithm that
+//! the token names, and only RSA with PKCS#1 padding and SHA-2, which is what UAA signs with, gets that far: neither `none`
+//! nor a MAC made with the public key can pass. It takes no RSA key below 2048 bits.
+//!
+//! Beside the library stands what it does not do:
+//!
+//! - the look at the header beforehand, because what is no signed token goes to UAA, and one with an algorithm that is
+//!   refused must not: to the library both are no header. Nor does it refuse critical headers;
+//! - the times, because a stream must know when its token ends, a token past its time is refused before a key is looked
+//!   for, and the library rounds both to whole seconds and has no clock but its own;
+//! - that refresh tokens open nothing, which is UAA's own rule.
 
 use std::time::Duration;
 
-use aws_lc_rs::signature::{
-    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
-    RsaParameters, RsaPublicKeyComponents,
-};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::dangerous::insecure_decode_claims;
+use jsonwebtoken::errors::{Error, ErrorKind};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use serde_json::{Number, Value};
 
@@ -33,7 +41,7 @@ pub(super) enum Refusal {
     NoKeys,
     #[error("the token's signature is wrong")]
     Signature,
-    #[error("the token's claims are malformed")]
+    #[error("the token's header or claims are malformed")]
     Claims,
     #[error("the token does not say when it expires")]
     NoExpiry,
@@ -52,8 +60,7 @@ pub(super) enum Refusal {
 /// A public key, as published.
 #[derive(Debug)]
 pub(super) struct PublicKey {
-    n: Vec<u8>,
-    e: Vec<u8>,
+    key: DecodingKey,
     /// The one algorithm that it is for, if it says so.
     alg: Option<String>,
 }
@@ -61,21 +68,16 @@ pub(super) struct PublicKey {
 impl PublicKey {
     /// From the base64url members of a JSON Web Key.
     pub fn new(n: &str, e: &str, alg: Option<String>) -> Option<Self> {
-        let number = |text: &str| URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok();
-        Some(Self {
-            n: number(n)?,
-            e: number(e)?,
-            alg,
-        })
+        let (n, e) = (n.trim_end_matches('='), e.trim_end_matches('='));
+        let key = DecodingKey::from_rsa_components(n, e).ok()?;
+        Some(Self { key, alg })
     }
 }
 
 /// A token that says of itself that it is a signed one. Nothing of it is verified yet.
 pub(super) struct Jwt<'a> {
-    signed: &'a [u8],
+    token: &'a [u8],
     header: Header,
-    claims: Vec<u8>,
-    signature: Vec<u8>,
 }
 
 #[derive(Deserialize)]
@@ -94,11 +96,7 @@ struct Claims {
     #[serde(default)]
     nbf: Option<Number>,
     #[serde(default)]
-    iss: Option<String>,
-    #[serde(default)]
     jti: Option<String>,
-    #[serde(default)]
-    aud: Value,
     #[serde(default)]
     scope: Value,
 }
@@ -118,17 +116,14 @@ impl<'a> Jwt<'a> {
     /// `None` for what is no signed token: not three parts, or the first is no header.
     pub fn parse(token: &'a [u8]) -> Option<Self> {
         let mut parts = token.split(|byte| *byte == b'.');
-        let (header, claims, signature) = (parts.next()?, parts.next()?, parts.next()?);
+        let (header, _, _) = (parts.next()?, parts.next()?, parts.next()?);
         if parts.next().is_some() {
             return None;
         }
-        let decode = |part: &[u8]| URL_SAFE_NO_PAD.decode(part).ok();
+        let header = URL_SAFE_NO_PAD.decode(header).ok()?;
         Some(Self {
-            signed: &token[..header.len() + 1 + claims.len()],
-            header: serde_json::from_slice(&decode(header)?).ok()?,
-            // What does not decode is a wrong signature or wrong claims, not another kind of token.
-            claims: decode(claims).unwrap_or_default(),
-            signature: decode(signature).unwrap_or_default(),
+            token,
+            header: serde_json::from_slice(&header).ok()?,
         })
     }
 
@@ -148,18 +143,15 @@ impl<'a> Jwt<'a> {
 
     /// Whether it is past its time by its own word, be that verified or not: that needs no key.
     pub fn check_expiry(&self, check: &LocalCheck, now: f64) -> Result<(), Refusal> {
-        self.claims()?.left(check, now).map(drop)
+        let claims: Claims = insecure_decode_claims(self.token).map_err(|_| Refusal::Claims)?;
+        claims.left(check, now).map(drop)
     }
 
-    fn claims(&self) -> Result<Claims, Refusal> {
-        serde_json::from_slice(&self.claims).map_err(|_| Refusal::Claims)
-    }
-
-    fn algorithm(&self) -> Result<&'static RsaParameters, Refusal> {
+    fn algorithm(&self) -> Result<Algorithm, Refusal> {
         match self.header.alg.as_str() {
-            "RS256" => Ok(&RSA_PKCS1_2048_8192_SHA256),
-            "RS384" => Ok(&RSA_PKCS1_2048_8192_SHA384),
-            "RS512" => Ok(&RSA_PKCS1_2048_8192_SHA512),
+            "RS256" => Ok(Algorithm::RS256),
+            "RS384" => Ok(Algorithm::RS384),
+            "RS512" => Ok(Algorithm::RS512),
             _ => Err(Refusal::Algorithm),
         }
     }
@@ -168,18 +160,42 @@ impl<'a> Jwt<'a> {
     /// the epoch.
     pub fn verify(&self, key: &PublicKey, check: &LocalCheck, now: f64) -> Result<Good, Refusal> {
         self.check_header()?;
-        let algorithm = self.algorithm()?;
         if key.alg.as_ref().is_some_and(|alg| *alg != self.header.alg) {
             return Err(Refusal::Algorithm);
         }
-        let components = RsaPublicKeyComponents {
-            n: &key.n,
-            e: &key.e,
-        };
-        components
-            .verify(algorithm, self.signed, &self.signature)
-            .map_err(|_| Refusal::Signature)?;
-        self.claims()?.check(check, now)
+        let validation = validation(self.algorithm()?, check);
+        let decoded = jsonwebtoken::decode::<Claims>(self.token, &key.key, &validation);
+        let decoded = decoded.map_err(|error| refusal(&error))?;
+        decoded.claims.check(check, now)
+    }
+}
+
+/// What the library is to check: the signature by this algorithm, issuer and audience if they matter, and no times.
+fn validation(algorithm: Algorithm, check: &LocalCheck) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.validate_exp = false;
+    validation.validate_aud = check.audience.is_some();
+    validation.iss = check.issuer.clone().map(|issuer| [issuer].into());
+    validation.aud = check.audience.clone().map(|audience| [audience].into());
+    // Without this a token passes that has none.
+    let (iss, aud) = (validation.iss.as_ref(), validation.aud.as_ref());
+    let required = [iss.map(|_| "iss"), aud.map(|_| "aud")];
+    validation.required_spec_claims = required.into_iter().flatten().map(str::to_owned).collect();
+    validation
+}
+
+fn refusal(error: &Error) -> Refusal {
+    match error.kind() {
+        ErrorKind::InvalidAlgorithm => Refusal::Algorithm,
+        ErrorKind::Json(_) | ErrorKind::Utf8(_) | ErrorKind::InvalidClaimFormat(_) => {
+            Refusal::Claims
+        }
+        ErrorKind::InvalidIssuer => Refusal::Issuer,
+        ErrorKind::InvalidAudience => Refusal::Audience,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => Refusal::Issuer,
+        ErrorKind::MissingRequiredClaim(_) => Refusal::Audience,
+        // A signature that does not decode is a wrong one; claims that do not are found out before.
+        _ => Refusal::Signature,
     }
 }
 
@@ -201,14 +217,6 @@ impl Claims {
             && seconds(nbf)? - check.leeway.as_secs_f64() > now
         {
             return Err(Refusal::NotYet);
-        }
-        if check.issuer.is_some() && self.iss != check.issuer {
-            return Err(Refusal::Issuer);
-        }
-        if let Some(audience) = &check.audience
-            && !lists(&self.aud, audience)
-        {
-            return Err(Refusal::Audience);
         }
         let jti = self.jti.as_deref().unwrap_or_default();
         if jti.ends_with(REFRESH_TOKEN_SUFFIX) {
@@ -260,8 +268,10 @@ mod tests {
         fn public(&self) -> PublicKey {
             let key = self.0.public_key();
             PublicKey {
-                n: key.modulus().big_endian_without_leading_zero().to_vec(),
-                e: key.exponent().big_endian_without_leading_zero().to_vec(),
+                key: DecodingKey::from_rsa_raw_components(
+                    key.modulus().big_endian_without_leading_zero(),
+                    key.exponent().big_endian_without_leading_zero(),
+                ),
                 alg: None,
             }
         }
@@ -337,7 +347,9 @@ mod tests {
         assert_eq!(refused, Err(Refusal::Algorithm));
         // The public key, which everybody has, as the key of a MAC.
         let text = unsigned(&json!({ "alg": "HS256" }), &claims());
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &signer.public().n);
+        let modulus = signer.0.public_key().modulus();
+        let key = modulus.big_endian_without_leading_zero();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key);
         let mac = hmac::sign(&key, text.as_bytes());
         let token = format!("{text}.{}", URL_SAFE_NO_PAD.encode(mac));
         let refused = judge(&token, &signer.public(), &check());
@@ -365,6 +377,31 @@ mod tests {
         let token = signer.sign(&critical, &claims());
         let refused = judge(&token, &signer.public(), &check());
         assert_eq!(refused, Err(Refusal::Critical));
+    }
+
+    #[test]
+    fn a_key_below_2048_bits_verifies_nothing() {
+        let token = "eyJhbGciOiJSUzI1NiJ9.eyJleHAiOjEwMDAxMDB9.\
+            E1VBTpOPGCehzzQfdrB5IMv9i4Af_aPCl4sMNCchJS2QI_u--wxWj-zkmdxtj4eaUdd_qT9O01WRr7Tz3NdweEbJenvITPMO\
+            6eEHB0QU2AO9-J7r3DGrikeo3eVL1bONNjNBbiW_LpB_BomskRIPtSLUcyqHxZCun9XB8_-b3PU";
+        let n = "2qlQuQaNAHMCAUEpnLAwDbo823a3043BAJaufY_UPkWVRqrVnKv6w0MEas6bExCS5IIGmIZ41LayV9_1PO5hNkfQjdpgRu3J\
+            KEjLz6hgYfNK2HrSH5BfQC9SzBO5aImOtMK8Nj_fHh50XoZETlMMqIuwSBP3Dw8gKmtbEHJcC8M";
+        let key = PublicKey::new(n, "AQAB", None).unwrap();
+        assert_eq!(judge(token, &key, &check()), Err(Refusal::Signature));
+        // It is the length alone: without the limit the signature is right.
+        let e = [1, 0, 1];
+        let n = URL_SAFE_NO_PAD.decode(n).unwrap();
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        signature::RsaPublicKeyComponents {
+            n: &n[..],
+            e: &e[..],
+        }
+        .verify(
+            &signature::RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY,
+            signed.as_bytes(),
+            &URL_SAFE_NO_PAD.decode(signature).unwrap(),
+        )
+        .unwrap();
     }
 
     #[test]
