@@ -226,6 +226,14 @@ fn now() -> i64 {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use loggregator_net::grpc::{Request, Response, Server, ServerSettings, Service};
+    use parking_lot::Mutex;
+
     use super::*;
 
     /// A metric as `name unit tags value`, with the unit `delta` for counters.
@@ -264,6 +272,63 @@ pub(crate) mod tests {
             ..expected
         };
         assert_eq!(counter.message(), (Message::Counter(expected), 12));
+    }
+
+    /// Keeps the deltas that it is sent.
+    #[derive(Clone, Default)]
+    struct Agent(Arc<Mutex<Vec<u64>>>);
+
+    impl Service for Agent {
+        fn call(&self, mut request: Request) -> Pin<Box<dyn Future<Output = Response> + Send>> {
+            let deltas = Arc::clone(&self.0);
+            Box::pin(async move {
+                while let Some(Ok(message)) = request.messages.next().await {
+                    match v2::Envelope::decode(message).unwrap().message {
+                        Some(Message::Counter(counter)) => deltas.lock().push(counter.delta),
+                        other => panic!("{other:?}"),
+                    }
+                }
+                Response::Unary(Ok(Bytes::new()))
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_sent_is_part_of_the_next_emission() {
+        let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let channel = loggregator_client::Connector::new(loggregator_client::AGENT, None)
+            .channel(&server.local_addr().to_string());
+        let sum = Arc::new(AtomicU64::new(3));
+        let read = Arc::clone(&sum);
+        let metrics = vec![Metric::counter("c", &[], move || {
+            read.load(Ordering::Relaxed)
+        })];
+        let mut emitter = Emitter::new("me", "origin.of.me", metrics, Duration::ZERO, channel);
+        // The port is there, and nobody behind it.
+        emitter.emit().await;
+        assert_eq!(emitter.metrics[0].emitted, 0);
+
+        sum.store(5, Ordering::Relaxed);
+        let agent = Agent::default();
+        let serve = server.serve(
+            None,
+            Arc::new(agent.clone()),
+            ServerSettings::default(),
+            CancellationToken::new(),
+        );
+        tokio::spawn(serve);
+        while emitter.metrics[0].emitted == 0 {
+            emitter.emit().await;
+        }
+        sum.store(6, Ordering::Relaxed);
+        // Also when there is nothing new.
+        for _ in 0..2 {
+            emitter.emit().await;
+        }
+        while agent.0.lock().len() < 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(*agent.0.lock(), [5, 1, 0]);
     }
 
     #[tokio::test]

@@ -318,8 +318,8 @@ async fn a_subscription_is_told_in_the_words_of_the_go_program() {
 }
 
 /// Scenario: one subscription at a doppler; a client more than there may be; a connection that is no TLS; then the doppler is
-/// killed.
-/// Guarantee: each has the Go program's line.
+/// killed, and the program interrupted while its client is connected.
+/// Guarantee: each has the Go program's line, and the exit code is 0.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trouble_is_told_in_the_words_of_the_go_program() {
     let certs = Certs::generate().unwrap();

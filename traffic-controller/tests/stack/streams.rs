@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use loggregator_net::{ClientTls, tls_connect};
+use loggregator_net::{ClientTls, Profile, tls_connect};
 use loggregator_proto::plumbing::{Filter, LogFilter, MetricFilter, filter};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -24,6 +24,18 @@ async fn the_firehose_relays_every_payload_unchanged_and_shards_by_its_id() {
     subscription.send(&[&large]);
     for payload in [&b"first"[..], b"\xff\xfe not protobuf", b"", &large] {
         assert_eq!(client.payload().await, payload);
+    }
+}
+
+#[tokio::test]
+async fn batches_of_up_to_ten_mebibytes_are_taken() {
+    let rig = Rig::new().await;
+    let mut client = Ws::connect(rig.addr(), "/firehose/a").await;
+    let subscription = rig.doppler().subscription(0).await;
+    let payload = vec![0xee; 300_000];
+    subscription.send(&[&payload[..]; 34]);
+    for _ in 0..34 {
+        assert!(client.payload().await == payload);
     }
 }
 
@@ -189,6 +201,17 @@ async fn a_stream_that_the_doppler_ends_is_asked_for_again() {
 }
 
 #[tokio::test]
+async fn dopplers_are_connected_before_anybody_subscribes() {
+    let rig = Rig::new().await;
+    let started = Instant::now();
+    while rig.admin("/readyz").await.0 != 200 {
+        assert!(started.elapsed() < PATIENCE, "never ready");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(rig.doppler().subscriptions(), 0);
+}
+
+#[tokio::test]
 async fn a_client_may_come_before_the_dopplers() {
     let mut rig = Rig::new().await;
     let addr = rig.dopplers.remove(0).kill().await;
@@ -265,6 +288,22 @@ async fn tls_clients_are_served_too() {
     }
     client.close().await;
     subscription.cancelled().await;
+}
+
+#[tokio::test]
+async fn clients_that_prefer_http_2_are_served_over_http_1() {
+    let rig = Rig::with(1, |config, certs| {
+        let tls = certs.of("trafficcontroller");
+        config.listen_tls = Some((tls.cert, tls.key));
+    })
+    .await;
+    let tls = ClientTls::ca_only_with(&rig.certs.file("ca.crt"), Profile::Http2).unwrap();
+    let tcp = TcpStream::connect(rig.addr()).await.unwrap();
+    let io = tls_connect(tcp, &tls, "trafficcontroller", PATIENCE)
+        .await
+        .unwrap();
+    assert_eq!(io.connection().alpn_protocol(), Some(&b"http/1.1"[..]));
+    Ws::over(io, rig.addr(), "/firehose/a", "").await.unwrap();
 }
 
 #[tokio::test]
