@@ -55,6 +55,11 @@ pub type Verdict<'a> = Pin<Box<dyn Future<Output = Result<Allowed, Denied>> + Se
 /// Decides who may read what. Asked once per connection attempt, and again by long streams when the answer says so; nothing
 /// is cached by the caller.
 pub trait AccessControl: fmt::Debug + Send + Sync + 'static {
+    /// Whether each refusal has its line in the log already, so that whoever asks need not write one.
+    fn logs_refusals(&self) -> bool {
+        false
+    }
+
     /// May the bearer read the firehose, that is everything?
     fn firehose<'a>(&'a self, who: &'a Credentials) -> Verdict<'a>;
 

@@ -117,6 +117,7 @@ impl Front {
             Ok(allowed) => allowed,
             Err(why) => {
                 match &why {
+                    _ if self.access.logs_refusals() => {}
                     Denied::Unavailable(_) => {
                         warn!(%peer, %why, "access could not be checked");
                     }

@@ -127,10 +127,12 @@ impl Front {
             Ok(allowed) => allowed,
             Err(why) => {
                 let endpoint = PROGRAM.endpoints[endpoint];
-                if let Denied::Unavailable(_) = &why {
-                    warn!(%peer, endpoint, %why, "access could not be checked");
-                } else {
-                    info!(%peer, endpoint, %why, "access denied");
+                match &why {
+                    _ if self.access.logs_refusals() => {}
+                    Denied::Unavailable(_) => {
+                        warn!(%peer, endpoint, %why, "access could not be checked");
+                    }
+                    _ => info!(%peer, endpoint, %why, "access denied"),
                 }
                 return answers::denied(route, &why);
             }

@@ -228,6 +228,28 @@ async fn redirects_are_followed_and_the_authorization_stays_at_home() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_one_line_whether_the_answer_is_kept_or_not() {
+    const UNSEEN: &str = "0ddba11e-1111-4222-8333-444444444444";
+    let rig = Rig::new().await;
+    rig.stub.grant("dev", Grant::apps(&[APP]));
+    for _ in 0..3 {
+        assert_eq!(rig.stream(UNSEEN, "bearer dev").await, 404);
+        assert_eq!(rig.firehose("bearer dev").await, 401);
+    }
+    assert_eq!(rig.stub.calls(Endpoint::LogAccess, "dev"), 1);
+    let log = logged();
+    let line = format!("Non 200 response from CC API: 404 for \"{UNSEEN}\"");
+    assert_eq!(log.matches(&line).count(), 3);
+    // Where the Go program has no line, and nowhere a second one by the front door, which names the peer.
+    assert!(
+        log.contains("access denied: invalid authorization\n"),
+        "{log}"
+    );
+    assert!(!log.contains("access denied peer="), "{log}");
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn nothing_of_a_token_is_logged_or_answered() {
     let rig = Rig::new().await;
     let secret = "seKret-7d1f";

@@ -24,6 +24,20 @@ pub(super) enum Sight {
     NoAnswer(Arc<str>),
 }
 
+impl Sight {
+    /// Logs why there is nothing to see at this id, if so, in the Go programs' words.
+    pub fn log(&self, id: &str) {
+        match self {
+            Self::Allowed => {}
+            Self::Status(status) if outcome(*status) == Outcome::Failed => {
+                warn!("Non 200 response from CC API: {status} for {id:?}");
+            }
+            Self::Status(status) => info!("Non 200 response from CC API: {status} for {id:?}"),
+            Self::NoAnswer(reason) => warn!("Could not get app information: [{reason}]"),
+        }
+    }
+}
+
 /// One of its two questions.
 pub(super) struct Capi {
     pub service: Service,
@@ -58,20 +72,11 @@ impl Capi {
         match self.service.ask(question, judge).await {
             Ok(200) => (Sight::Allowed, Some(self.allowed_for)),
             Ok(status) => {
-                if outcome(status) == Outcome::Failed {
-                    warn!("Non 200 response from CC API: {status} for {id:?}");
-                } else {
-                    info!("Non 200 response from CC API: {status} for {id:?}");
-                }
                 let about_the_bearer = matches!(status, 401 | 403 | 404);
                 let keep = about_the_bearer.then_some(self.denied_for);
                 (Sight::Status(status), keep)
             }
-            Err(error) => {
-                let reason = error.to_string();
-                warn!("Could not get app information: [{reason}]");
-                (Sight::NoAnswer(reason.into()), None)
-            }
+            Err(error) => (Sight::NoAnswer(error.to_string().into()), None),
         }
     }
 }

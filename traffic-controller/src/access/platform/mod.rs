@@ -11,6 +11,9 @@
 //!
 //! With [`TokenCheck::Local`] UAA is not asked about signed tokens at all: they are checked here, with its public keys.
 //!
+//! Each refusal is one line in the log: the Go programs' line where they have one, by whoever answered, kept or not;
+//! else one of ours.
+//!
 //! What could not be asked is denied: nobody gets in because a service is away. Answers that are kept hold until their
 //! time is up, whatever happens to the service.
 
@@ -39,18 +42,18 @@ use loggregator_net::http::client::{Client, Limits as ClientLimits};
 use loggregator_net::{ClientTls, Profile, TlsError};
 use loggregator_service::Lifecycle;
 use loggregator_service::metrics::{Samples, names};
-use tracing::info;
+use tracing::{info, warn};
 
 pub use config::{Limits, LocalCheck, PlatformConfig, PlatformError, Secret, TokenCheck};
 
 use super::{AccessControl, Allowed, Credentials, Denied, Verdict};
 use ask::Service;
-use cache::{Cache, Key, Keyer, Unasked};
+use cache::{Cache, Key, Keyer};
 use capi::{Capi, Sight};
 use escape::is_guid;
 use jwt::{Good, Refusal};
 use keys::Local;
-use uaa::{Standing, Uaa};
+use uaa::{Judged, Standing, Uaa};
 
 /// Redirects of the Cloud Controller that are followed, as the Go program's HTTP client does.
 const MAX_REDIRECTS: usize = 10;
@@ -62,7 +65,7 @@ pub struct Platform {
     local: Option<Arc<Local>>,
     log_access: Arc<Capi>,
     service_instances: Option<Arc<Capi>>,
-    standings: Cache<Standing>,
+    standings: Cache<Arc<Judged>>,
     sights: Cache<Sight>,
     uaa_tls: Option<Arc<ClientTls>>,
     capi_tls: Option<Arc<ClientTls>>,
@@ -231,20 +234,27 @@ impl Platform {
             return Ok(None);
         };
         let judged = local.judge(token).await.transpose();
-        if let Err(refusal) = &judged {
-            info!("Error getting auth data: {refusal}");
+        match &judged {
+            Err(refusal @ Refusal::NoKeys) => warn!("Error getting auth data: {refusal}"),
+            Err(refusal) => info!("Error getting auth data: {refusal}"),
+            Ok(_) => {}
         }
         judged
     }
 
     /// What UAA says of this token, now or a short while ago.
-    async fn standing(&self, token: &[u8]) -> Result<Standing, Unasked> {
+    async fn standing(&self, token: &[u8]) -> Standing {
         let key = self.keyer.key(&[b"uaa", token]);
         let check = || {
             let (uaa, token) = (Arc::clone(&self.uaa), token.to_vec());
             async move { uaa.check(&token).await }
         };
-        self.standings.get(key, check).await
+        let judged = match self.standings.get(key, check).await {
+            Ok(judged) => judged,
+            Err(why) => Arc::new(Judged::failed(why.to_string())),
+        };
+        judged.log();
+        judged.standing
     }
 
     /// What the Cloud Controller says of this id, now or a short while ago.
@@ -253,34 +263,38 @@ impl Platform {
             let (capi, id) = (Arc::clone(capi), id.to_owned());
             async move { capi.check(&id, text).await }
         };
-        match self.sights.get(key, check).await {
+        let sight = match self.sights.get(key, check).await {
             Ok(sight) => sight,
             Err(why) => Sight::NoAnswer(why.to_string().into()),
-        }
+        };
+        sight.log(id);
+        sight
     }
 
     async fn judge_firehose(&self, who: &Credentials) -> Result<Allowed, Denied> {
-        let token = who.admin_token().ok_or(Denied::NoToken)?;
+        let token = who.admin_token().ok_or_else(|| told(Denied::NoToken))?;
         match self.local(Some(token)).await {
             Ok(None) => {}
             Ok(Some(good)) if good.firehose => return Ok(until(Some(good))),
-            Ok(Some(_)) | Err(_) => return Err(Denied::Refused),
+            Ok(Some(_)) => return Err(told(Denied::Refused)),
+            Err(_) => return Err(Denied::Refused),
         }
         match self.standing(token).await {
-            Ok(Standing::Good { firehose: true, .. }) => Ok(Allowed::default()),
-            _ => Err(Denied::Refused),
+            Standing::Good { firehose: true, .. } => Ok(Allowed::default()),
+            Standing::Good { .. } => Err(told(Denied::Refused)),
+            Standing::NotGood | Standing::Unknown => Err(Denied::Refused),
         }
     }
 
     async fn judge_app(&self, app_id: &str, who: &Credentials) -> Result<Allowed, Denied> {
         if !is_guid(app_id) {
-            return Err(Denied::NotAnAppId);
+            return Err(told(Denied::NotAnAppId));
         }
         let Some(text) = who.text() else {
             info!("Error: authorization not provided");
             return Err(Denied::NoToken);
         };
-        let header = header(text).ok_or(Denied::Refused)?;
+        let header = header(text).ok_or_else(|| told(Denied::Refused))?;
         let good = match self.local(who.app_token()).await {
             Ok(good) => good,
             Err(refusal @ Refusal::NoKeys) => {
@@ -301,18 +315,24 @@ impl Platform {
     }
 
     async fn judge_sources(&self, ids: &[String], who: &Credentials) -> Result<Allowed, Denied> {
-        let text = who.text().ok_or(Denied::NoToken)?;
-        let token = who.gateway_token().ok_or(Denied::NoToken)?;
+        let no_token = || told(Denied::NoToken);
+        let text = who.text().ok_or_else(no_token)?;
+        let token = who.gateway_token().ok_or_else(no_token)?;
         let refused = |_| Denied::NotFound;
+        // What is wrong with the token, if something is, has its line by now.
+        let mut not_found: fn(Denied) -> Denied = told;
         let (admin, mut good) = match self.local(Some(token)).await.map_err(refused)? {
             Some(good) => (good.firehose || good.logs_admin, Some(good)),
             None => match self.standing(token).await {
-                Ok(Standing::Good {
+                Standing::Good {
                     firehose,
                     logs_admin,
-                }) => (firehose || logs_admin, None),
-                Ok(Standing::NotGood) => (false, None),
-                Ok(Standing::Unknown) | Err(_) => return Err(Denied::NotFound),
+                } => (firehose || logs_admin, None),
+                Standing::NotGood => {
+                    not_found = |why| why;
+                    (false, None)
+                }
+                Standing::Unknown => return Err(Denied::NotFound),
             },
         };
         if admin {
@@ -322,12 +342,15 @@ impl Platform {
             // No admin because of how it is spelt (`Bearer`), which the Cloud Controller takes: it is checked as well.
             good = self.local(who.app_token()).await.map_err(refused)?;
         }
-        let header = header(text).ok_or(Denied::NotFound)?;
+        let header = header(text).ok_or_else(|| not_found(Denied::NotFound))?;
         if ids.is_empty() {
-            return Err(Denied::NotFound);
+            return Err(not_found(Denied::NotFound));
         }
         for id in ids {
-            if !is_guid(id) || !self.sees(id, text, &header).await {
+            if !is_guid(id) {
+                return Err(not_found(Denied::NotFound));
+            }
+            if !self.sees(id, text, &header).await {
                 return Err(Denied::NotFound);
             }
         }
@@ -356,6 +379,10 @@ impl Platform {
 }
 
 impl AccessControl for Platform {
+    fn logs_refusals(&self) -> bool {
+        true
+    }
+
     /// UAA's question: is `doppler.firehose` among the token's scopes?
     fn firehose<'a>(&'a self, who: &'a Credentials) -> Verdict<'a> {
         Box::pin(self.judge_firehose(who))
@@ -377,6 +404,12 @@ impl fmt::Debug for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Platform").finish_non_exhaustive()
     }
+}
+
+/// A refusal that the Go programs do not log, logged.
+fn told(why: Denied) -> Denied {
+    info!("access denied: {why}");
+    why
 }
 
 /// Allowed, for as long as a token holds that was checked here. What others judged is not asked again: the Go programs

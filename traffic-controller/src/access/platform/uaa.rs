@@ -1,5 +1,6 @@
 //! UAA: is this an admin's token?
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -65,11 +66,34 @@ struct Complaint {
 
 /// An answer judged: the standing, for how long it may be kept, and the reason if there is one to log.
 #[derive(Debug, PartialEq, Eq)]
-struct Judged {
+pub(super) struct Judged {
     outcome: Outcome,
-    standing: Standing,
+    pub standing: Standing,
     keep: Option<Duration>,
     reason: Option<String>,
+}
+
+impl Judged {
+    /// No answer, or none that means anything, and why.
+    pub fn failed(reason: String) -> Self {
+        Self {
+            outcome: Outcome::Failed,
+            standing: Standing::Unknown,
+            keep: None,
+            reason: Some(reason),
+        }
+    }
+
+    /// Logs why the token is not good, if it is not, in the Go programs' words.
+    pub fn log(&self) {
+        match &self.reason {
+            Some(reason) if self.outcome == Outcome::Failed => {
+                warn!("Error getting auth data: {reason}");
+            }
+            Some(reason) => info!("Error getting auth data: {reason}"),
+            None => {}
+        }
+    }
 }
 
 impl Uaa {
@@ -93,7 +117,7 @@ impl Uaa {
     }
 
     /// Asks about a token. Says for how long the answer may be kept: never when there was none.
-    pub async fn check(&self, token: &[u8]) -> (Standing, Option<Duration>) {
+    pub async fn check(&self, token: &[u8]) -> (Arc<Judged>, Option<Duration>) {
         let mut question =
             Request::new(Bytes::from(format!("token={}", escape(token, Blank::Plus))));
         *question.method_mut() = http::Method::POST;
@@ -108,22 +132,10 @@ impl Uaa {
             let judged = self.judge(answer, token, now());
             (judged.outcome, judged)
         };
-        match self.service.ask(question, judge).await {
-            Ok(judged) => {
-                match &judged.reason {
-                    Some(reason) if judged.outcome == Outcome::Failed => {
-                        warn!("Error getting auth data: {reason}");
-                    }
-                    Some(reason) => info!("Error getting auth data: {reason}"),
-                    None => {}
-                }
-                (judged.standing, judged.keep)
-            }
-            Err(error) => {
-                warn!("Error getting auth data: {error}");
-                (Standing::Unknown, None)
-            }
-        }
+        let judged = self.service.ask(question, judge).await;
+        let judged = judged.unwrap_or_else(|error| Judged::failed(error.to_string()));
+        let keep = judged.keep;
+        (Arc::new(judged), keep)
     }
 
     fn judge(&self, answer: &Answer, token: &[u8], now: f64) -> Judged {
@@ -160,12 +172,7 @@ impl Uaa {
 
     fn judge_good(&self, body: &[u8], now: f64) -> Judged {
         let Ok(checked) = serde_json::from_slice::<Checked>(body) else {
-            return Judged {
-                outcome: Outcome::Failed,
-                standing: Standing::Unknown,
-                keep: None,
-                reason: Some(no_json(body)),
-            };
+            return Judged::failed(no_json(body));
         };
         let scopes = checked.scope.unwrap_or_default();
         let has = |wanted| scopes.iter().any(|scope| scope == wanted);
