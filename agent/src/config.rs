@@ -229,6 +229,9 @@ impl Default for Config {
     }
 }
 
+/// What this program's variables begin with.
+pub const PREFIX: &str = "AGENT_";
+
 /// The environment variables of an agent.
 pub const SETTINGS: &[Setting] = &[
     Setting::new(
@@ -241,7 +244,7 @@ pub const SETTINGS: &[Setting] = &[
         "127.0.0.1:3457",
         "Where dropsonde datagrams (v1) arrive.",
     ),
-    Setting::optional("AGENT_DISABLE_UDP", "true: no v1 at all."),
+    Setting::new("AGENT_DISABLE_UDP", "false", "true: no v1 at all."),
     Setting::optional("AGENT_SYSLOG_UDP_ADDR", "Where syslog datagrams arrive."),
     Setting::optional("AGENT_SYSLOG_TCP_ADDR", "Where syslog connections arrive."),
     Setting::optional("AGENT_ADMIN_ADDR", "Where the admin server listens."),
@@ -260,7 +263,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting::required(
         "AGENT_DOPPLERS",
         "Comma-separated dopplers, `host:port`; names are resolved again and again.",
-    ),
+    )
+    .takes("HOST:PORT,…"),
     Setting::new(
         "AGENT_RESOLVE_INTERVAL",
         "10s",
@@ -269,18 +273,21 @@ pub const SETTINGS: &[Setting] = &[
     Setting::optional(
         "AGENT_TAGS",
         "Comma-separated `key:value` tags for every envelope that does not have them.",
-    ),
+    )
+    .takes("KEY:VALUE,…"),
     Setting::optional(
         "AGENT_DEPLOYMENT",
         "Deployment of v1 envelopes that come without one.",
-    ),
-    Setting::optional("AGENT_JOB", "Job of v1 envelopes that come without one."),
+    )
+    .takes("NAME"),
+    Setting::optional("AGENT_JOB", "Job of v1 envelopes that come without one.").takes("NAME"),
     Setting::optional(
         "AGENT_INDEX",
         "Index of v1 envelopes that come without one.",
-    ),
-    Setting::optional("AGENT_IP", "IP of v1 envelopes that come without one."),
-    Setting::optional("LOGS_DISABLED", "true: v2 logs are refused."),
+    )
+    .takes("INDEX"),
+    Setting::optional("AGENT_IP", "IP of v1 envelopes that come without one.").takes("IP"),
+    Setting::new("LOGS_DISABLED", "false", "true: v2 logs are refused."),
     Setting::new(
         "AGENT_BUFFER_BYTES",
         "32MiB",
@@ -305,7 +312,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting::optional(
         "AGENT_FILES",
         "Comma-separated `path:source-id` of files to follow, from their end.",
-    ),
+    )
+    .takes("FILE:ID,…"),
     Setting::new(
         "AGENT_MAX_LINE",
         "64KiB",
@@ -335,7 +343,8 @@ pub const SETTINGS: &[Setting] = &[
         "AGENT_METRIC_SOURCE_ID",
         "metron",
         "Source id of what the agent itself has to say.",
-    ),
+    )
+    .takes("ID"),
     Setting::new(
         "AGENT_DRAIN_TIMEOUT",
         "5s",
@@ -352,7 +361,7 @@ impl Config {
         let mut r = Reader::new(env, SETTINGS);
         let defaults = Config::default();
         let udp: SocketAddr = r.value("AGENT_UDP_ADDR");
-        let no_udp = r.optional::<bool>("AGENT_DISABLE_UDP").unwrap_or_default();
+        let no_udp: bool = r.value("AGENT_DISABLE_UDP");
         let text = |r: &mut Reader<'_>, name: &str| r.optional::<String>(name).unwrap_or_default();
         let mut inputs = Vec::new();
         for entry in r.list::<String>("AGENT_FILES") {
@@ -384,7 +393,7 @@ impl Config {
                 index: text(&mut r, "AGENT_INDEX"),
                 ip: text(&mut r, "AGENT_IP"),
             },
-            logs_disabled: r.optional("LOGS_DISABLED").unwrap_or_default(),
+            logs_disabled: r.value("LOGS_DISABLED"),
             buffer_bytes: r.value::<ByteSize>("AGENT_BUFFER_BYTES").as_usize(),
             batch_envelopes: r.value("AGENT_BATCH_ENVELOPES"),
             linger: r.value("AGENT_LINGER"),

@@ -31,5 +31,7 @@ mod totals;
 mod udp;
 
 pub use app::{Error, Running, start};
-pub use config::{Config, From, Input, InputKind, LineConfig, SETTINGS, SyslogConfig, V1Defaults};
+pub use config::{
+    Config, From, Input, InputKind, LineConfig, PREFIX, SETTINGS, SyslogConfig, V1Defaults,
+};
 pub use lines::LongLines;

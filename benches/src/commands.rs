@@ -18,22 +18,22 @@ pub fn relay() -> String {
     )
 }
 
-/// The doppler alone; `loggregator doppler` takes the same flags. Without its own metrics among the envelopes: what a
-/// reader is told to have lost is then comparable with what it misses of ours.
+/// The doppler alone. Without its own metrics among the envelopes: what a reader is told to have lost is then comparable
+/// with what it misses of ours. As all targets of this workspace it takes its settings from the environment.
 #[must_use]
 pub fn doppler() -> String {
     format!(
-        "{} --grpc-addr {{addr}} --admin-addr {{admin}} --ca-file {{ca}} --cert-file {{cert}} --key-file {{key}} \
-         --log-bytes {{log_bytes}} --metric-interval 0",
+        "DOPPLER_GRPC_ADDR={{addr}} DOPPLER_ADMIN_ADDR={{admin}} ROUTER_CA_FILE={{ca}} ROUTER_CERT_FILE={{cert}} \
+         ROUTER_KEY_FILE={{key}} DOPPLER_LOG_BYTES={{log_bytes}} ROUTER_METRIC_BATCH_INTERVAL_MILLISECONDS=0 {}",
         sibling("doppler-target").display()
     )
 }
 
-/// The traffic controller, open to everybody, over TLS; `loggregator traffic-controller` takes the same flags.
+/// The traffic controller, open to everybody, over TLS.
 #[must_use]
 pub fn controller() -> String {
     format!(
-        "{} --listen-cert-file {{cert}} --listen-key-file {{key}}",
+        "TRAFFIC_CONTROLLER_OUTGOING_CERT_FILE={{cert}} TRAFFIC_CONTROLLER_OUTGOING_KEY_FILE={{key}} {}",
         plain_controller()
     )
 }
@@ -42,13 +42,13 @@ pub fn controller() -> String {
 #[must_use]
 pub fn plain_controller() -> String {
     format!(
-        "{} --listen-addr {{addr}} --dopplers {{doppler}} --ca-file {{ca}} --cert-file {{cert}} --key-file {{key}} \
-         --disable-access-control",
+        "TRAFFIC_CONTROLLER_LISTEN_ADDR={{addr}} ROUTER_ADDRS={{doppler}} ROUTER_CA_FILE={{ca}} ROUTER_CERT_FILE={{cert}} \
+         ROUTER_KEY_FILE={{key}} TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL=true {}",
         sibling("controller-target").display()
     )
 }
 
-/// The reverse log proxy, which takes its settings from the environment.
+/// The reverse log proxy.
 #[must_use]
 pub fn rlp() -> String {
     format!(

@@ -13,28 +13,32 @@ use loggregator_benches::workload::Shape;
 use loggregator_benches::{commands, text};
 
 /// The command with the program where cargo put it: the test does not lie beside the programs.
-fn started(program: &str, command: &str) -> String {
-    let (_, arguments) = command.split_once(" --").unwrap();
-    format!("{program} --{arguments}")
+fn started(name: &str, program: &str, command: &str) -> String {
+    command.replace(&commands::sibling(name).display().to_string(), program)
 }
 
 fn plan(name: &str, readers: Readers) -> Plan {
     let doppler = match name {
-        "relay" => started(env!("CARGO_BIN_EXE_relay"), &commands::relay()),
-        _ => started(env!("CARGO_BIN_EXE_doppler-target"), &commands::doppler()),
+        "relay" => started("relay", env!("CARGO_BIN_EXE_relay"), &commands::relay()),
+        _ => started(
+            "doppler-target",
+            env!("CARGO_BIN_EXE_doppler-target"),
+            &commands::doppler(),
+        ),
     };
     Plan {
         target: Target::Start {
             name: name.to_owned(),
             doppler,
             controller: Some(started(
+                "controller-target",
                 env!("CARGO_BIN_EXE_controller-target"),
                 &commands::controller(),
             )),
-            // Its variables stand before the program.
-            proxy: Some(commands::rlp().replace(
-                &commands::sibling("rlp-target").display().to_string(),
+            proxy: Some(started(
+                "rlp-target",
                 env!("CARGO_BIN_EXE_rlp-target"),
+                &commands::rlp(),
             )),
         },
         shape: Shape {

@@ -1,12 +1,9 @@
 //! The command line as a whole; each command's own options stand in its module.
 
-use crate::component::{self, AgentTable, ComponentArgs, GatewayTable, RlpTable};
+use crate::component::{Agent, ComponentArgs, Doppler, Gateway, Rlp, TrafficController};
 use crate::exit;
 use crate::output::ColorArg;
-use crate::settings::Flags;
 use clap::{Parser, Subcommand};
-use doppler::DopplerArgs;
-use traffic_controller::TrafficControllerArgs;
 
 /// A Loggregator-compatible firehose: logs and metrics of many emitters, delivered to many readers.
 #[derive(Debug, Parser)]
@@ -58,20 +55,15 @@ pub enum Command {
     /// Show what each component received, delivered and dropped
     Status(crate::status::StatusArgs),
     /// Run an agent: takes envelopes, lines and syslog on this machine, sends them to dopplers
-    #[command(after_help = component::AGENT_EXAMPLES)]
-    Agent(Box<ComponentArgs<Flags<AgentTable>>>),
+    Agent(Box<ComponentArgs<Agent>>),
     /// Run a doppler: keeps recent envelopes in memory, serves them to readers
-    #[command(after_help = component::DOPPLER_EXAMPLES)]
-    Doppler(Box<ComponentArgs<DopplerArgs>>),
+    Doppler(Box<ComponentArgs<Doppler>>),
     /// Run a traffic controller: WebSockets for people and nozzles
-    #[command(after_help = component::TRAFFIC_CONTROLLER_EXAMPLES)]
-    TrafficController(Box<ComponentArgs<TrafficControllerArgs>>),
+    TrafficController(Box<ComponentArgs<TrafficController>>),
     /// Run a reverse log proxy: v2 envelopes of all dopplers over gRPC, for nozzles and gateways
-    #[command(after_help = component::RLP_EXAMPLES)]
-    Rlp(Box<ComponentArgs<Flags<RlpTable>>>),
+    Rlp(Box<ComponentArgs<Rlp>>),
     /// Run a reverse log proxy's gateway: v2 envelopes as JSON over HTTP
-    #[command(after_help = component::GATEWAY_EXAMPLES)]
-    RlpGateway(Box<ComponentArgs<Flags<GatewayTable>>>),
+    RlpGateway(Box<ComponentArgs<Gateway>>),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  loggregator completions bash > ~/.local/share/bash-completion/completions/loggregator"
@@ -85,6 +77,7 @@ pub enum Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::component::Component as _;
     use clap::CommandFactory as _;
 
     #[test]
@@ -99,6 +92,24 @@ mod tests {
                 "{} has no example",
                 sub.get_name()
             );
+        }
+    }
+
+    #[test]
+    fn the_examples_of_components_can_be_typed_as_they_stand() {
+        for example in [
+            Agent::EXAMPLE,
+            Doppler::EXAMPLE,
+            TrafficController::EXAMPLE,
+            Rlp::EXAMPLE,
+            Gateway::EXAMPLE,
+        ] {
+            let line = example.trim_start_matches("Example:").replace("\\\n", " ");
+            if let Err(error) = Cli::try_parse_from(line.split_whitespace()) {
+                panic!("{line}: {error}");
+            }
+            // A line that a narrow terminal breaks cannot be copied.
+            assert!(example.lines().all(|line| line.len() < 80), "{example}");
         }
     }
 }

@@ -50,11 +50,11 @@ pub fn loggregator() -> ExitCode {
 fn run(cli: Cli, zone: view::LocalTime) -> anyhow::Result<ExitCode> {
     let color = cli.color;
     let exit = match cli.command {
-        Command::Agent(args) => return component::agent(*args),
-        Command::Doppler(args) => return component::doppler(*args),
-        Command::TrafficController(args) => return component::traffic_controller(*args),
-        Command::Rlp(args) => return component::rlp(*args),
-        Command::RlpGateway(args) => return component::rlp_gateway(*args),
+        Command::Agent(args) => return component::run(*args),
+        Command::Doppler(args) => return component::run(*args),
+        Command::TrafficController(args) => return component::run(*args),
+        Command::Rlp(args) => return component::run(*args),
+        Command::RlpGateway(args) => return component::run(*args),
         Command::Up(args) => runtime(None)?.block_on(up::run(*args, color)),
         Command::Tail(args) => runtime(Some(2))?.block_on(tail::run_tail(args, color, zone)),
         Command::Firehose(args) => {

@@ -1,4 +1,4 @@
-//! The settings of a doppler: one table, read from the environment, overridden by flags, checked whole.
+//! The settings of a doppler: one table, read from the environment, checked whole.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -23,6 +23,9 @@ const SUITES: [&str; 2] = [
     "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
 ];
 
+/// What this program's own variables begin with.
+pub const PREFIX: &str = "DOPPLER_";
+
 /// Every setting of the program, with its default. Names that the Go router knows are kept.
 pub const SETTINGS: &[Setting] = &[
     Setting::new(
@@ -33,24 +36,24 @@ pub const SETTINGS: &[Setting] = &[
     Setting::optional(
         "ROUTER_PORT",
         "gRPC port on every interface; replaces the port of DOPPLER_GRPC_ADDR.",
-    ),
+    ).covered_by("DOPPLER_GRPC_ADDR"),
     Setting::required(
         "ROUTER_CA_FILE",
         "PEM bundle of the authorities that sign the certificates of all components.",
-    ),
+    ).flag("ca-file"),
     Setting::required(
         "ROUTER_CERT_FILE",
         "PEM certificate of this doppler, for serving and for the local agent; its name must be `doppler`.",
-    ),
+    ).flag("cert-file"),
     Setting::required(
         "ROUTER_KEY_FILE",
         "PEM key of the certificate (PKCS#1, PKCS#8 or SEC1).",
-    ),
+    ).flag("key-file"),
     Setting::optional(
         "ROUTER_CIPHER_SUITES",
         "TLS 1.2 suites to allow, comma-separated, out of TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 and \
          TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384. Unset: both. TLS 1.3 is always allowed.",
-    ),
+    ).flag("cipher-suites").takes("SUITES"),
     Setting::new(
         "DOPPLER_TLS_RELOAD_INTERVAL",
         "5s",
@@ -109,17 +112,17 @@ pub const SETTINGS: &[Setting] = &[
         "AGENT_GRPC_ADDRESS",
         "host:port of the local agent for this doppler's own metrics, its certificate named `metron`. Unset: they go \
          into this doppler's own log.",
-    ),
+    ).flag("agent-addr").takes("HOST:PORT"),
     Setting::new(
         "ROUTER_METRIC_BATCH_INTERVAL_MILLISECONDS",
         "5000",
-        "Interval of this doppler's own metrics as envelopes. 0: never.",
-    ),
+        "Interval of this doppler's own metrics as envelopes, in milliseconds. 0: never.",
+    ).flag("metric-interval").takes("MS"),
     Setting::new(
         "ROUTER_METRIC_SOURCE_ID",
         "doppler",
         "Source id of this doppler's own metrics.",
-    ),
+    ).flag("metric-source-id").takes("ID"),
     Setting::new(
         "DOPPLER_DRAIN_TIMEOUT",
         "10s",
@@ -128,7 +131,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::optional(
         "DOPPLER_WORKERS",
         "Worker threads. Unset: one per processor.",
-    ),
+    ).takes("N"),
 ];
 
 /// Everything a doppler needs to know. See [`SETTINGS`] for what each does.

@@ -14,7 +14,6 @@
 //! What is refused or lost has a number in the ledger ([`Running::report`], `GET /ledger`).
 
 mod app;
-mod args;
 mod config;
 mod egress;
 mod ingress;
@@ -25,6 +24,5 @@ mod rpc;
 mod self_metrics;
 
 pub use app::{Error, Running, start};
-pub use args::DopplerArgs;
-pub use config::{Config, SETTINGS};
+pub use config::{Config, PREFIX, SETTINGS};
 pub use router::{Router, Stats};

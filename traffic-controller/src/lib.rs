@@ -33,6 +33,5 @@ pub mod websocket;
 
 pub use upstream::SharedLimits;
 pub use websocket::{
-    Access, Config, Error, Running, SETTINGS, SecurityEventLog, Timing, TrafficControllerArgs,
-    start,
+    Access, Config, Error, PREFIX, Running, SETTINGS, SecurityEventLog, Timing, start,
 };

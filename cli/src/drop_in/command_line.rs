@@ -60,7 +60,7 @@ pub fn markdown(program: &Program) -> String {
     format!(
         "{}\nBeside them, the settings of this component in [configuration](configuration.md) but for `{}`; of the process\n\
          log, `LOG_LEVEL` and `LOG_BURST`.\n",
-        config::markdown(program.name, &intro, &go),
+        config::markdown(program.name, &intro, None, &go),
         program.replaced.join("`, `")
     )
 }

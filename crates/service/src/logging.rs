@@ -80,13 +80,13 @@ pub const SETTINGS: &[Setting] = &[
         "info",
         "What to log: a level (error, warn, info, debug, trace), or levels per target such as `info,doppler=debug`. \
          Can be changed while the program runs by POST /log-level.",
-    ),
+    ).takes("LEVEL"),
     Setting::new(
         "LOG_FORMAT",
         "text",
         "Shape of a log line: `text`, `json`, `go` (local time and message, as the platform's Go programs), `go-seconds` \
          or `go-rfc3339`.",
-    ),
+    ).takes("FORMAT"),
     Setting::new(
         "LOG_BURST",
         "20",

@@ -18,12 +18,14 @@ mod grpc;
 mod metrics;
 mod parked;
 mod query;
+mod settings;
 mod stream;
 #[cfg(test)]
 mod tests;
 
 pub use app::{Error, Running, start};
-pub use config::{Config, Logs, MetricsEndpoint, SETTINGS};
+pub use config::{Config, Logs, MetricsEndpoint};
+pub use settings::{PREFIX, SETTINGS};
 
 /// This program in the ledger.
 const PROGRAM: Program = Program {

@@ -21,6 +21,9 @@ const SUITES: [&str; 2] = [
     "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
 ];
 
+/// What this program's own variables begin with.
+pub const PREFIX: &str = "RLP_";
+
 /// Every setting of the program, with its default. Names that the Go reverse log proxy knows are kept.
 pub const SETTINGS: &[Setting] = &[
     Setting::new(
@@ -32,12 +35,12 @@ pub const SETTINGS: &[Setting] = &[
     Setting::optional(
         "RLP_PORT",
         "gRPC port on every interface; replaces the port of RLP_GRPC_ADDR.",
-    ),
+    ).covered_by("RLP_GRPC_ADDR"),
     Setting::new(
         "ROUTER_ADDRS",
         "",
         "Dopplers to read, comma-separated host:port. All addresses that a name resolves to are read.",
-    ),
+    ).flag("dopplers").takes("HOST:PORT,…"),
     Setting::new(
         "RLP_RESOLVE_INTERVAL",
         "5s",
@@ -60,7 +63,7 @@ pub const SETTINGS: &[Setting] = &[
         "RLP_CIPHER_SUITES",
         "TLS 1.2 suites to allow on the gRPC port, comma-separated, out of TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 and \
          TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384. Unset: both. TLS 1.3 is always allowed.",
-    ),
+    ).takes("SUITES"),
     Setting::new(
         "RLP_TLS_RELOAD_INTERVAL",
         "5s",
@@ -70,7 +73,7 @@ pub const SETTINGS: &[Setting] = &[
         "MAX_EGRESS_STREAMS",
         "500",
         "Streams served at once, those being refused included; more end with RESOURCE_EXHAUSTED.",
-    ),
+    ).flag("max-streams"),
     Setting::new(
         "RLP_MAX_SUBSCRIPTIONS",
         "2000",
@@ -106,23 +109,23 @@ pub const SETTINGS: &[Setting] = &[
         "AGENT_ADDR",
         "localhost:3458",
         "host:port of the local agent for this program's own metrics, its certificate named `metron`.",
-    ),
+    ).takes("HOST:PORT"),
     Setting::new(
         "RLP_METRIC_EMITTER_INTERVAL",
         "1m",
         "Interval of this program's own metrics as envelopes. 0s or less: never.",
-    ),
+    ).flag("metric-interval"),
     Setting::new(
         "RLP_METRIC_SOURCE_ID",
         "reverse_log_proxy",
         "Source id of this program's own metrics, and of what it tells readers about losses.",
-    ),
+    ).takes("ID"),
     Setting::new(
         "RLP_DRAIN_TIMEOUT",
         "30s",
         "How long a stop may take: streams get what was received for them, then end.",
     ),
-    Setting::optional("RLP_WORKERS", "Worker threads. Unset: one per processor."),
+    Setting::optional("RLP_WORKERS", "Worker threads. Unset: one per processor.").takes("N"),
 ];
 
 /// Everything a reverse log proxy needs to know. See [`SETTINGS`] for what each does.

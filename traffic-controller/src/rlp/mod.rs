@@ -22,7 +22,7 @@ mod self_metrics;
 mod service;
 
 pub use app::{Error, Running, start};
-pub use config::{Config, SETTINGS};
+pub use config::{Config, PREFIX, SETTINGS};
 
 /// Tag `origin` of what the proxy says about itself.
 const ORIGIN: &str = "loggregator.rlp";

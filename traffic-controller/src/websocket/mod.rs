@@ -15,12 +15,14 @@ pub(crate) mod records;
 mod relay;
 mod security_log;
 mod self_metrics;
+mod settings;
 pub(crate) mod web;
 
 pub use app::{Error, Running, start};
-pub use config::{Access, Config, SETTINGS, TrafficControllerArgs};
+pub use config::{Access, Config};
 pub use relay::Timing;
 pub use security_log::SecurityEventLog;
+pub use settings::{PREFIX, SETTINGS};
 
 /// This program in the ledger.
 const PROGRAM: Program = Program {

@@ -17,14 +17,17 @@ pub fn help(settings: &[Setting]) -> String {
     out
 }
 
-/// A settings table as a Markdown section.
+/// A settings table as a Markdown section; with the flags of a program whose variables begin with `prefix`, if it has flags.
 #[must_use]
-pub fn markdown(title: &str, intro: &str, settings: &[Setting]) -> String {
+pub fn markdown(title: &str, intro: &str, prefix: Option<&str>, settings: &[Setting]) -> String {
     let mut out = format!("## {title}\n\n");
     if !intro.is_empty() {
         write!(out, "{intro}\n\n").ok();
     }
-    out.push_str("| variable | default | meaning |\n| --- | --- | --- |\n");
+    out.push_str(match prefix {
+        Some(_) => "| variable | flag | default | meaning |\n| --- | --- | --- | --- |\n",
+        None => "| variable | default | meaning |\n| --- | --- | --- |\n",
+    });
     for setting in settings {
         let default = match (setting.required, setting.default) {
             (true, _) => "**required**".to_owned(),
@@ -32,7 +35,14 @@ pub fn markdown(title: &str, intro: &str, settings: &[Setting]) -> String {
             (false, Some(default)) => format!("`{default}`"),
         };
         let help = setting.help.replace('|', "\\|");
-        writeln!(out, "| `{}` | {default} | {help} |", setting.name).ok();
+        write!(out, "| `{}` | ", setting.name).ok();
+        if let Some(prefix) = prefix {
+            match setting.flag_name(prefix) {
+                Some(flag) => write!(out, "`--{flag}` | ").ok(),
+                None => write!(out, "– | ").ok(),
+            };
+        }
+        writeln!(out, "{default} | {help} |").ok();
     }
     out
 }
@@ -96,7 +106,7 @@ mod tests {
     #[test]
     fn markdown_is_a_table() {
         assert_eq!(
-            markdown("doppler", "The router.", &SETTINGS[1..]),
+            markdown("doppler", "The router.", None, &SETTINGS[1..]),
             "## doppler
 
 The router.
@@ -105,6 +115,15 @@ The router.
 | --- | --- | --- |
 | `CA_FILE` | **required** | PEM file a\\|b. |
 | `ADMIN` | – | Address. |
+"
+        );
+        assert_eq!(
+            markdown("", "", Some("CA_"), &[SETTINGS[1].secret(), SETTINGS[1]]),
+            "## \n
+| variable | flag | default | meaning |
+| --- | --- | --- | --- |
+| `CA_FILE` | – | **required** | PEM file a\\|b. |
+| `CA_FILE` | `--file` | **required** | PEM file a\\|b. |
 "
         );
     }

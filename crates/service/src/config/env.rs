@@ -13,7 +13,7 @@ pub trait Env {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ProcessEnv;
 
-/// Two sources: what `over` holds wins, everything else comes from `under`.
+/// Two sources: what `over` holds wins, everything else comes from `under`, but for what is in `hidden`.
 ///
 /// A command line puts its flags into `over` under the names of their variables, so that flags and variables go
 /// through the same parser and the same checks.
@@ -21,6 +21,8 @@ pub struct ProcessEnv;
 pub struct Layered<U> {
     /// Asked first.
     pub over: BTreeMap<String, String>,
+    /// Variables that `under` is not asked for, because what is in `over` says them too.
+    pub hidden: Vec<&'static str>,
     /// Asked when `over` has no value, or an empty one.
     pub under: U,
 }
@@ -47,6 +49,7 @@ impl<U: Env> Env for Layered<U> {
     fn get(&self, name: &str) -> Option<OsString> {
         match self.over.get(name) {
             Some(value) if !value.is_empty() => Some(OsString::from(value)),
+            _ if self.hidden.contains(&name) => None,
             _ => self.under.get(name),
         }
     }
@@ -64,15 +67,21 @@ mod tests {
 
     #[test]
     fn flags_win_over_variables_and_empty_flags_do_not() {
-        let under = BTreeMap::from([("A", "under"), ("B", "under")]);
+        let under = BTreeMap::from([("A", "under"), ("B", "under"), ("D", "under")]);
         let over = BTreeMap::from([
             ("A".to_owned(), "over".to_owned()),
             ("B".to_owned(), String::new()),
         ]);
-        let env = Layered { over, under };
+        let hidden = vec!["A", "D"];
+        let env = Layered {
+            over,
+            hidden,
+            under,
+        };
         assert_eq!(env.get("A").unwrap(), "over");
         assert_eq!(env.get("B").unwrap(), "under");
         assert_eq!(env.get("C"), None);
+        assert_eq!(env.get("D"), None);
     }
 
     #[test]

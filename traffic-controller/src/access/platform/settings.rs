@@ -17,7 +17,7 @@ macro_rules! access_settings {
                 "Who judges whether a token is an admin's. remote: UAA is asked about each token. local: signed tokens are \
                  checked here with UAA's public keys, only opaque ones by UAA; a revoked token then holds until it \
                  expires, when its streams end.",
-            ),
+            ).takes("remote|local"),
             Setting::new(
                 concat!($prefix, "TOKEN_KEY_REFRESH"),
                 "5m",
@@ -41,11 +41,11 @@ macro_rules! access_settings {
             Setting::optional(
                 concat!($prefix, "TOKEN_ISSUER"),
                 "local: the issuer that a token must have. Unset: any that signs with UAA's keys.",
-            ),
+            ).takes("URL"),
             Setting::optional(
                 concat!($prefix, "TOKEN_AUDIENCE"),
                 "local: the audience that a token must have among its own. Unset: any.",
-            ),
+            ).takes("NAME"),
             Setting::new(
                 concat!($prefix, "ACCESS_ALLOWED_FOR"),
                 "30s",
