@@ -2,9 +2,10 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use loggregator_envelope::{Flags, survey};
 use loggregator_net::grpc::Status;
 use loggregator_proto::v2::EgressBatchRequest;
 
@@ -18,9 +19,25 @@ pub trait Provider: Send + Sync + 'static {
     fn open(&self, request: EgressBatchRequest) -> Opening;
 }
 
-/// The envelopes of one subscription. Dropping it ends the subscription.
+/// The envelopes of one subscription. Dropping it ends the subscription without a count; see [`close`](Envelopes::close).
 pub trait Envelopes: Send + 'static {
     /// The next encoded `EnvelopeBatch`; an error is the last item. What is not polled for stays where it is bounded and
     /// counted.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>>;
+
+    /// Ends the subscription; returns how many envelopes had arrived and were not taken, so that they can be booked. A batch
+    /// whose framing is broken counts as one. What nobody but this reader could count is counted to [`MOST_COUNTED`].
+    fn close(mut self: Box<Self>) -> u64 {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut left = 0;
+        while left < MOST_COUNTED
+            && let Poll::Ready(Some(Ok(batch))) = self.poll_next(&mut cx)
+        {
+            left += survey(&batch, Flags::default()).map_or(1, |survey| survey.envelopes as u64);
+        }
+        left
+    }
 }
+
+/// A provider that always has one more is not counted to its end when its reader leaves.
+pub const MOST_COUNTED: u64 = 100_000;

@@ -8,11 +8,9 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use loggregator_envelope::scan;
 use loggregator_proto::v2::EgressBatchRequest;
 use loggregator_service::Lifecycle;
 use parking_lot::Mutex;
@@ -152,16 +150,8 @@ impl Parking {
     }
 
     /// Ends a subscription that nobody goes on with; what has arrived for it is lost and counted.
-    fn write_off(&self, mut source: Box<dyn Envelopes>, identity: Identity) {
-        let mut lost = 0;
-        let mut cx = Context::from_waker(Waker::noop());
-        while let Poll::Ready(Some(Ok(batch))) = source.poll_next(&mut cx) {
-            lost +=
-                scan(&batch).map_or(1, |scan| scan.index.len() as u64 + u64::from(scan.rejected));
-            if lost >= MOST_WRITTEN_OFF {
-                break;
-            }
-        }
+    fn write_off(&self, source: Box<dyn Envelopes>, identity: Identity) {
+        let lost = source.close();
         if lost > 0 {
             let account = self.accounts.open(identity, false);
             account.received(lost);
@@ -178,9 +168,6 @@ impl Parking {
         )
     }
 }
-
-/// A provider that always has one more is not counted to its end.
-const MOST_WRITTEN_OFF: u64 = 100_000;
 
 impl Lots {
     fn remove(&mut self, request: &Bytes, is_it: impl Fn(&Parked) -> bool) -> Option<Parked> {

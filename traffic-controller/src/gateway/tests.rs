@@ -297,6 +297,57 @@ async fn the_proxys_end_is_logged_in_the_words_of_the_go_gateway() {
     }
 }
 
+/// What became of the only subscription: received, delivered, and the reasons of what was dropped.
+fn outcome(accounts: &Accounts) -> (u64, u64, Vec<(String, u64)>) {
+    let report = accounts.report();
+    let line = &report.subscriptions[0];
+    assert!(line.balanced());
+    let dropped = line.dropped.clone().into_iter().collect();
+    (line.received, line.delivered, dropped)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_had_arrived_for_a_client_that_leaves_is_counted() {
+    let (mut stream, feed, accounts) = stream(Arc::new(Open), Ok(Allowed::default()));
+    for _ in 0..3 {
+        feed.send(Bytes::from_static(BATCH)).await.unwrap();
+    }
+    assert_eq!(piece(&mut stream).await.unwrap(), EVENT);
+    drop(stream);
+    // The first one is on the line, or may have been read: it counts with the others, as lost.
+    let lost = vec![("disconnected".to_owned(), 3)];
+    assert_eq!(outcome(&accounts), (3, 0, lost));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_had_arrived_for_a_client_that_may_not_read_it_is_counted() {
+    let script = Script::of(vec![Err(Denied::Refused)]);
+    let (mut stream, feed, accounts) = stream(script, allowed(5));
+    for _ in 0..3 {
+        feed.send(Bytes::from_static(BATCH)).await.unwrap();
+    }
+    let on_the_line = stream.frame().await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    drop(on_the_line);
+    let closing = "event: closing\ndata: closing due to authorization\n\n";
+    assert_eq!(piece(&mut stream).await.unwrap(), closing);
+    drop(stream);
+    assert_eq!(outcome(&accounts), (3, 1, vec![("denied".to_owned(), 2)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_had_arrived_behind_a_broken_batch_is_counted() {
+    let (mut stream, feed, accounts) = stream(Arc::new(Open), Ok(Allowed::default()));
+    for batch in [&[0x0a, 9][..], BATCH] {
+        feed.send(Bytes::copy_from_slice(batch)).await.unwrap();
+    }
+    assert_eq!(piece(&mut stream).await, None);
+    drop(stream);
+    let lost = vec![("malformed_batch".to_owned(), 1)];
+    assert_eq!(outcome(&accounts), (1, 0, lost));
+    assert_eq!(accounts.report().ingress.received, 2);
+}
+
 /// Standard output, for the test to read.
 #[derive(Clone, Default)]
 struct Output(Arc<Mutex<Vec<u8>>>);

@@ -216,7 +216,10 @@ impl Stream {
                         return self.poll_heartbeat(cx);
                     }
                 },
-                State::Ending(_, end, 0) => self.state = State::Closing(end),
+                State::Ending(source, end, 0) => {
+                    self.state = State::Closing(end);
+                    self.leave(source);
+                }
                 State::Ending(mut source, end, left) => match source.poll_next(cx) {
                     Poll::Ready(Some(Ok(batch))) => {
                         let left = left.saturating_sub(batch.len().max(1));
@@ -255,7 +258,7 @@ impl Stream {
         };
         match end {
             // Whoever may not read any more gets nothing more.
-            End::Denied => return,
+            End::Denied => return self.leave(source),
             End::StreamTimeout => {
                 if let Some(place) = self.place.take() {
                     let identity = self.account.identity().clone();
@@ -286,8 +289,24 @@ impl Stream {
                 warn!("error marshaling envelope batch to string: {error}");
                 self.account.malformed_batch();
                 self.account.ended(End::Malformed.name());
-                self.state = State::Over;
+                self.abandon();
             }
+        }
+    }
+
+    /// Ends a subscription; what had arrived for it and is not written any more is booked under the reason of the end.
+    fn leave(&self, source: Box<dyn Envelopes>) {
+        let left = source.close();
+        if left > 0 {
+            self.account.received(left);
+        }
+    }
+
+    /// Ends the stream at once.
+    fn abandon(&mut self) {
+        let state = std::mem::replace(&mut self.state, State::Over);
+        if let State::Open(source) | State::Ending(source, ..) = state {
+            self.leave(source);
         }
     }
 
@@ -330,6 +349,13 @@ impl Stream {
             self.heartbeat.as_mut().reset(due);
         }
         Poll::Ready(Some(self.line.chunk(piece)))
+    }
+}
+
+impl Drop for Stream {
+    /// The client left, or everything was said.
+    fn drop(&mut self) {
+        self.abandon();
     }
 }
 
