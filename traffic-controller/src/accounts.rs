@@ -1,7 +1,8 @@
 //! What became of every envelope: the ledger of each of the programs here.
 //!
 //! An envelope counts as *received* when its batch was taken from a subscription, as *delivered* when its last byte was
-//! taken by the client's connection, and as *dropped*, with the reason for which the connection ended, when it was received
+//! taken by the client's connection (of a WebSocket: by the operating system; of a gRPC or HTTP stream: by the HTTP stack,
+//! which may hold it encrypted for a moment), and as *dropped*, with the reason for which the connection ended, when it was received
 //! and never delivered. While a connection that has its stream to itself is open nothing is dropped here: a client that falls
 //! behind stops the reading from the dopplers, and they count what they let go. Where several share a stream, the one that
 //! is left behind loses what the others have long had; see [`Account::lost`].
@@ -12,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use loggregator_service::ledger::{Ingress, Report, Source, Subscription};
 use parking_lot::Mutex;
+
+use crate::upstream::Unread;
 
 /// The reason under which batches are refused that are not well-formed messages. Each counts as one envelope.
 const MALFORMED: &str = "malformed_batch";
@@ -154,6 +157,14 @@ impl Account {
     pub(crate) fn missed(&self, envelopes: u64) {
         self.received(envelopes);
         self.lost(SHARED_BEHIND, envelopes);
+    }
+
+    /// The reader left its stream while these were unread.
+    pub(crate) fn unread(&self, unread: Unread) {
+        self.received(unread.envelopes);
+        if unread.missed > 0 {
+            self.missed(unread.missed);
+        }
     }
 
     /// Envelopes went to the client.

@@ -217,11 +217,18 @@ impl Merge {
         if !self.poll_set(cx) {
             return Poll::Ready(());
         }
-        for at in 0..self.calls.len() {
-            // Anything but a change of state means waiting, or a doppler that left.
-            while !matches!(self.calls[at].state, State::Open(_))
-                && matches!(self.step(at, cx), Poll::Ready(None))
-            {}
+        let mut at = 0;
+        while at < self.calls.len() {
+            if matches!(self.calls[at].state, State::Open(_)) {
+                at += 1;
+                continue;
+            }
+            match self.step(at, cx) {
+                Poll::Pending => at += 1,
+                Poll::Ready(None) => {}
+                // It left the set before its call was open. The others move up.
+                Poll::Ready(Some(_)) => drop(self.calls.remove(at)),
+            }
         }
         let open = self
             .calls
@@ -482,8 +489,41 @@ impl Iterator for Records {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::set::{Connector, DOPPLER};
     use loggregator_proto::plumbing::{BatchResponse, Response};
     use prost::Message as _;
+
+    /// The set tells its peers that they left before it tells the streams.
+    #[tokio::test]
+    async fn a_doppler_that_leaves_while_it_cannot_be_reached_is_let_go() {
+        let connector = Connector::new(DOPPLER, None);
+        let set = DopplerSet::fixed(["127.0.0.1:1".to_owned()], connector);
+        let retry = Retry {
+            ladder: Vec::new(),
+            healthy_after: Duration::ZERO,
+        };
+        let mut merge = Merge::new(
+            &set,
+            rpc::DOPPLER_BATCH_SUBSCRIBE,
+            None,
+            Bytes::new(),
+            retry,
+        );
+        set.peers()[0].left().cancel();
+        let gone = std::future::poll_fn(|cx| {
+            for _ in 0..2 {
+                assert!(merge.poll_open(1, cx).is_pending());
+            }
+            if merge.calls.is_empty() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        });
+        tokio::time::timeout(Duration::from_secs(20), gone)
+            .await
+            .expect("it is let go");
+    }
 
     #[test]
     fn records_of_batches_and_of_single_responses() {

@@ -4,7 +4,9 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use common::*;
@@ -112,6 +114,27 @@ async fn writing_stops_when_nobody_reads() {
     soon(client.read_to_end(&mut got)).await.unwrap();
     assert!(got == pattern(1_000_000));
     sending.await.unwrap();
+}
+
+/// What is cut off without a flush is what was said to be unsent, never more.
+#[tokio::test]
+async fn what_was_not_sent_is_known_when_a_connection_is_cut() {
+    let (mut server, mut client) = soon(pair(100_000)).await;
+    server.write_all(b"flushed").await.unwrap();
+    server.flush().await.unwrap();
+    assert_eq!(server.unsent(), 0);
+    let mut written = 7;
+    let mut cx = Context::from_waker(Waker::noop());
+    while let Poll::Ready(count) = Pin::new(&mut server).poll_write(&mut cx, &[1; 1000]) {
+        written += count.unwrap();
+    }
+    let sent = written - server.unsent() as usize;
+    drop(server);
+    let mut got = Vec::new();
+    soon(client.read_to_end(&mut got)).await.unwrap_err();
+    assert!(sent <= got.len(), "{sent} of {} bytes", got.len());
+    // Records of 1000 bytes: what encryption adds to the waiting ones is all that is taken off too many.
+    assert!(sent + 5000 > got.len(), "{sent} of {} bytes", got.len());
 }
 
 #[tokio::test]

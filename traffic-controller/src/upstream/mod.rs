@@ -53,9 +53,28 @@ pub(crate) trait Batches: Send + 'static {
         false
     }
 
-    /// Ends the subscription, or this reader's share of it; returns how many envelopes had arrived and were not taken,
-    /// those included that were missed and not told of yet.
-    fn close(self: Box<Self>) -> u64;
+    /// Ends the subscription, or this reader's share of it; returns what had arrived and was not taken.
+    fn close(self: Box<Self>) -> Unread;
+}
+
+/// What had arrived for a reader that ends, and was not taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Unread {
+    /// Envelopes that it could have taken.
+    pub(crate) envelopes: u64,
+    /// Envelopes that were gone already, because it was too slow for them: what [`Batches::take_missed`] would still have
+    /// told.
+    pub(crate) missed: u64,
+}
+
+impl Unread {
+    /// Nothing was missed.
+    fn of(envelopes: u64) -> Self {
+        Self {
+            envelopes,
+            missed: 0,
+        }
+    }
 }
 
 impl Upstream<SubscriptionRequest> for DopplerSet {
@@ -83,8 +102,8 @@ impl Batches for V1 {
         self.stream.poll_next(cx)
     }
 
-    fn close(self: Box<Self>) -> u64 {
-        self.stream.close().envelopes
+    fn close(self: Box<Self>) -> Unread {
+        Unread::of(self.stream.close().envelopes)
     }
 }
 
@@ -122,7 +141,7 @@ impl Batches for EgressStream {
         self.poll_next(cx)
     }
 
-    fn close(self: Box<Self>) -> u64 {
-        EgressStream::close(*self).envelopes
+    fn close(self: Box<Self>) -> Unread {
+        Unread::of(EgressStream::close(*self).envelopes)
     }
 }

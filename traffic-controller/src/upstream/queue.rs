@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 
 use loggregator_client::Batch;
 
+use super::Unread;
+
 /// What a batch costs besides its bytes.
 const OVERHEAD: usize = size_of::<Item>();
 
@@ -68,15 +70,28 @@ impl Queue {
         }
     }
 
-    /// A reader leaves: how many envelopes it had not taken, those that it missed and was not told of included.
-    pub(super) fn leave(&mut self, cursor: Cursor) -> u64 {
+    /// A reader leaves: what it had not taken.
+    pub(super) fn leave(&mut self, mut cursor: Cursor) -> Unread {
         self.readers -= 1;
+        self.catch_up(&mut cursor);
         let from = cursor.next.saturating_sub(self.first) as usize;
         for item in self.items.iter_mut().skip(from) {
             item.waiting -= 1;
         }
         self.trim();
-        cursor.missed + self.total - cursor.seen
+        Unread {
+            envelopes: self.total - cursor.seen,
+            missed: cursor.missed,
+        }
+    }
+
+    /// Counts what is gone that the reader has not taken.
+    fn catch_up(&self, cursor: &mut Cursor) {
+        if cursor.next < self.first {
+            let gone = self.items.front().map_or(self.total, |item| item.before);
+            cursor.missed += gone - cursor.seen;
+            (cursor.next, cursor.seen) = (self.first, gone);
+        }
     }
 
     /// How many readers there are.
@@ -96,11 +111,7 @@ impl Queue {
 
     /// The next batch for this reader, if others took it before; `None` when it has all that came and must look for more.
     pub(super) fn take(&mut self, cursor: &mut Cursor) -> Option<Batch> {
-        if cursor.next < self.first {
-            let gone = self.items.front().map_or(self.total, |item| item.before);
-            cursor.missed += gone - cursor.seen;
-            (cursor.next, cursor.seen) = (self.first, gone);
-        }
+        self.catch_up(cursor);
         let item = self.items.get_mut((cursor.next - self.first) as usize)?;
         item.waiting -= 1;
         cursor.next += 1;

@@ -28,7 +28,7 @@ use prost::Message;
 use tokio::sync::OnceCell;
 
 use super::queue::{Cursor, Queue};
-use super::{Batches, Subscribing, Upstream};
+use super::{Batches, Subscribing, Unread, Upstream};
 use crate::accounts::Accounts;
 use crate::websocket::records::Records;
 
@@ -330,11 +330,11 @@ impl Entry {
         result
     }
 
-    /// A reader leaves, the last one ends the subscription; returns how many envelopes had arrived for it and were not taken.
-    fn leave(&self, cursor: Cursor) -> u64 {
+    /// A reader leaves, the last one ends the subscription; returns what had arrived for it and was not taken.
+    fn leave(&self, cursor: Cursor) -> Unread {
         let hub = &self.hub;
         hub.readers.fetch_sub(1, Ordering::Relaxed);
-        let (unread, last) = {
+        let (mut unread, last) = {
             let mut entries = hub.entries.lock();
             let (unread, left) = self.change(|queue| (queue.leave(cursor), queue.readers()));
             if left == 0 {
@@ -348,9 +348,10 @@ impl Entry {
             return unread;
         }
         let source = self.source.lock().take();
-        let arrived = source.map_or(0, |source| source.batches.close());
+        let arrived = source.map_or(0, |source| source.batches.close().envelopes);
         hub.accounts.arrived(arrived, false);
-        unread + arrived
+        unread.envelopes += arrived;
+        unread
     }
 }
 
@@ -390,9 +391,9 @@ struct Reader {
 }
 
 impl Reader {
-    fn leave(&mut self) -> u64 {
+    fn leave(&mut self) -> Unread {
         let cursor = self.cursor.take();
-        cursor.map_or(0, |cursor| self.entry.leave(cursor))
+        cursor.map_or_else(Unread::default, |cursor| self.entry.leave(cursor))
     }
 }
 
@@ -427,7 +428,7 @@ impl Batches for Reader {
         true
     }
 
-    fn close(mut self: Box<Self>) -> u64 {
+    fn close(mut self: Box<Self>) -> Unread {
         self.leave()
     }
 }

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use tokio::sync::Semaphore;
 
 use super::shared::{Shared, SharedLimits};
-use super::{Batches, Subscribing, Upstream};
+use super::{Batches, Subscribing, Unread, Upstream};
 use crate::accounts::{Accounts, Program};
 
 const PROGRAM: Program = Program {
@@ -103,13 +103,10 @@ impl Batches for Subscription {
         Poll::Pending
     }
 
-    fn close(self: Box<Self>) -> u64 {
+    fn close(self: Box<Self>) -> Unread {
         let mut stream = self.0.0.stream.lock();
-        stream
-            .arrived
-            .drain(..)
-            .map(|batch| envelopes(&batch.bytes))
-            .sum()
+        let arrived = stream.arrived.drain(..);
+        Unread::of(arrived.map(|batch| envelopes(&batch.bytes)).sum())
     }
 }
 
@@ -229,7 +226,8 @@ fn equal_requests_share_one_subscription_and_shard_groups_do_not() {
     drop(readers);
     assert_eq!(rig.dopplers.closed(), 1, "somebody still reads");
     rig.dopplers.send(batch(8, 2));
-    assert_eq!(last.close(), 2, "what had arrived for the last one");
+    let unread = last.close();
+    assert_eq!(unread, Unread::of(2), "what had arrived for the last one");
     assert_eq!(rig.dopplers.closed(), 2);
     assert_eq!(
         (hub.subscriptions(), hub.readers(), rig.ingress()),
@@ -265,7 +263,7 @@ fn a_new_reader_starts_at_the_newest() {
     assert_eq!(poll(&mut late), None);
     rig.dopplers.send(batch(2, 1));
     assert_eq!((poll(&mut late), poll(&mut first)), (Some(2), Some(2)));
-    assert_eq!(late.close(), 0);
+    assert_eq!(late.close(), Unread::default());
 }
 
 #[test]
@@ -296,7 +294,11 @@ fn one_that_falls_behind_misses_exactly_what_did_not_fit() {
         rig.dopplers.send(batch(i, 50));
         assert_eq!(poll(&mut fast), Some(i));
     }
-    assert_eq!(slow.close(), 500, "missed or held, it did not take them");
+    // Of ten batches as many are gone as before, and those it could have taken are no loss of the sharing.
+    let missed = u64::from(first) * 50;
+    let envelopes = 500 - missed;
+    assert_eq!(slow.close(), Unread { envelopes, missed });
+    assert_eq!(hub.missed(), 2 * missed);
     assert_eq!(hub.bytes(), 0);
 }
 
@@ -499,7 +501,7 @@ proptest! {
         // The sizes of the batches, by number: those that the readers have taken from the dopplers, and those on the way.
         let mut sizes: Vec<u64> = Vec::new();
         let mut readers: Vec<Watched> = Vec::new();
-        let (mut told, mut unread) = (0, 0);
+        let mut told = 0;
         for step in steps {
             let taken = sizes.len() - rig.dopplers.left();
             match step {
@@ -536,9 +538,8 @@ proptest! {
                     let watched = readers.swap_remove(i % readers.len());
                     let due = if readers.is_empty() { sizes.len() } else { taken };
                     let left = watched.reader.close();
-                    prop_assert_eq!(left, sum(&sizes[watched.next..due]));
-                    told += watched.told;
-                    unread += left;
+                    prop_assert_eq!(left.envelopes + left.missed, sum(&sizes[watched.next..due]));
+                    told += watched.told + left.missed;
                 }
                 _ => {}
             }
@@ -551,7 +552,7 @@ proptest! {
         let told = told + readers.iter().map(|watched| watched.told).sum::<u64>();
         prop_assert!(told <= hub.missed());
         if readers.is_empty() {
-            prop_assert!(hub.missed() <= told + unread);
+            prop_assert_eq!(hub.missed(), told);
             prop_assert_eq!(hub.bytes(), 0);
         }
     }

@@ -10,7 +10,7 @@ use std::io::{self, BufRead, IoSlice, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use rustls::Connection;
+use rustls::{Connection, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::buffer::ReadBuffer;
@@ -21,8 +21,11 @@ const SEND_LIMIT: usize = 128 * 1024;
 /// Below this much room no plaintext is taken, so that records do not get tiny at the limit.
 const SEND_ROOM: usize = 16 * 1024;
 
-/// At most what a TLS record adds to its plaintext.
-const RECORD_OVERHEAD: usize = 40;
+/// What a record of TLS 1.3 adds to its plaintext: header, content type, tag.
+const OVERHEAD_1_3: usize = 5 + 1 + 16;
+
+/// At most what a record of TLS 1.2 adds to its plaintext: header, nonce, tag.
+const OVERHEAD_1_2: usize = 5 + 8 + 16;
 
 /// The longest plaintext of one record.
 const RECORD_SIZE: usize = 16 * 1024;
@@ -95,6 +98,12 @@ impl<IO> TlsStream<IO> {
     /// is taken long before.
     pub fn sent(&self) -> u64 {
         self.sent
+    }
+
+    /// Encrypted bytes that wait for the transport: what was written and would be lost if the stream were dropped now. At
+    /// least as many as the plaintext that has not left.
+    pub fn unsent(&self) -> u64 {
+        self.queued as u64
     }
 
     /// With `true`, `poll_flush` does nothing; the owner calls [`TlsStream::poll_send`] at the end of
@@ -255,7 +264,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
         }
         let count = self.tls.writer().write_vectored(bufs)?;
         if count > 0 {
-            self.queued += count + count.div_ceil(RECORD_SIZE) * RECORD_OVERHEAD;
+            let overhead = match self.tls.protocol_version() {
+                Some(ProtocolVersion::TLSv1_3) => OVERHEAD_1_3,
+                _ => OVERHEAD_1_2,
+            };
+            self.queued += count + count.div_ceil(RECORD_SIZE) * overhead;
         }
         Poll::Ready(Ok(count))
     }

@@ -190,7 +190,7 @@ impl Reader {
         let Some(batches) = self.batches.take() else {
             return;
         };
-        self.account.received(batches.close());
+        self.account.unread(batches.close());
         self.account.ended(why);
         let peer = &self.account.identity().peer;
         match why {

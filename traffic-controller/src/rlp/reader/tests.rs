@@ -10,6 +10,7 @@ use super::*;
 use crate::accounts::{Accounts, Identity};
 use crate::rlp::PROGRAM;
 use crate::rlp::proxy::Gate;
+use crate::upstream::Unread;
 
 const BUDGET: usize = 1000;
 
@@ -41,8 +42,12 @@ impl Batches for Fake {
         std::mem::take(&mut self.0.lock().missed)
     }
 
-    fn close(self: Box<Self>) -> u64 {
-        self.0.lock().batches.len() as u64
+    fn close(self: Box<Self>) -> Unread {
+        let upstream = self.0.lock();
+        Unread {
+            envelopes: upstream.batches.len() as u64,
+            missed: upstream.missed,
+        }
     }
 }
 

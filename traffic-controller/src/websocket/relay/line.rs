@@ -23,6 +23,11 @@ const KERNEL_UNSENT: u32 = 128 << 10;
 pub(crate) trait Line: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Bytes that the transport took so far, encryption included.
     fn taken(&self) -> u64;
+
+    /// Bytes that were written and that the transport does not have, encryption included. Never fewer than there are.
+    fn unsent(&self) -> u64 {
+        0
+    }
 }
 
 /// The connections of the WebSocket port.
@@ -77,6 +82,13 @@ impl Line for ClientLine {
             Self::Plain(plain) => plain.taken(),
             Self::Tls(tls) => tls.sent(),
             Self::Other(other) => other.taken(),
+        }
+    }
+
+    fn unsent(&self) -> u64 {
+        match self {
+            Self::Tls(tls) => tls.unsent(),
+            Self::Plain(_) | Self::Other(_) => 0,
         }
     }
 }

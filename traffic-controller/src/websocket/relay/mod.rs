@@ -23,7 +23,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use loggregator_client::Batch;
 use loggregator_envelope::Notice;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{Error as WsError, ProtocolError};
@@ -80,8 +80,16 @@ enum Clock {
     WakeAt(Instant),
 }
 
-/// One client's relay; see the module's text.
-pub(crate) struct Relay<L> {
+/// What was taken from the dopplers and is not loaded yet.
+struct Left {
+    /// Envelopes that others who read the same were too fast for, before the batch.
+    missed: u64,
+    /// `None`: nothing came after those.
+    batch: Option<Batch>,
+}
+
+/// One client's relay; see the module's text. Dropping it, at whatever point, books what became of every envelope.
+pub(crate) struct Relay<L: Line> {
     socket: WebSocketStream<Outbox<L>>,
     /// Whether the socket can still be read; after an error or the end it cannot.
     readable: bool,
@@ -90,8 +98,8 @@ pub(crate) struct Relay<L> {
     /// The closing handshake is complete.
     clean: bool,
     batches: Option<Box<dyn Batches>>,
-    /// Batches that were taken and come next: the one behind a notice, or what had arrived when the dopplers were left.
-    left: VecDeque<Batch>,
+    /// What was taken and comes next: the batch behind a notice, or what had arrived when the dopplers were left.
+    left: VecDeque<Left>,
     records: Records,
     /// A malformed batch was logged.
     warned: bool,
@@ -158,9 +166,11 @@ impl<L: Line> Relay<L> {
     /// Relays until either side ends it, and closes the account.
     pub(crate) async fn run(mut self) -> End {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
-        self.settle(end);
+        self.account.ended(end.name());
+        self.give_up_data();
         if self.clean {
-            // Both sides said goodbye: end the transport properly too. Whoever does not listen is dropped.
+            // Both sides said goodbye: end the transport properly too. Whoever does not listen is dropped. What waits goes
+            // out first, so the envelopes among it are counted afterwards, when this is dropped.
             let shutdown = self.socket.get_mut().shutdown();
             drop(tokio::time::timeout(self.timing.close_within, shutdown).await);
         }
@@ -186,7 +196,8 @@ impl<L: Line> Relay<L> {
             }
             let turn = self.write(cx, now)?;
             self.note_stall(now, &turn);
-            match (turn, self.check_clock(now)?) {
+            let blocked = matches!(turn, Turn::Blocked);
+            match (turn, self.check_clock(now, blocked)?) {
                 (Turn::More, _) | (_, Clock::Changed) => {}
                 (_, Clock::WakeAt(at)) => {
                     if self.alarm.deadline() != at {
@@ -292,8 +303,7 @@ impl<L: Line> Relay<L> {
                 if !self.feed(cx)? {
                     return Ok(Turn::Blocked);
                 }
-                if let Some(batch) = self.left.pop_front() {
-                    self.load(batch);
+                if self.load_left() {
                     return Ok(Turn::More);
                 }
                 // Not before all went out: a close frame behind data that nobody takes would help nobody.
@@ -322,8 +332,7 @@ impl<L: Line> Relay<L> {
 
     /// Takes the next batch if one is at hand; `false` when there is none yet.
     fn fetch(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        if let Some(batch) = self.left.pop_front() {
-            self.load(batch);
+        if self.load_left() {
             return true;
         }
         let Some(batches) = &mut self.batches else {
@@ -334,20 +343,44 @@ impl<L: Line> Relay<L> {
             Poll::Ready(Some(batch)) => {
                 match batches.take_missed() {
                     0 => self.load(batch),
-                    missed => self.tell_missed(missed, batch),
+                    missed => {
+                        let batch = Some(batch);
+                        self.left.push_back(Left { missed, batch });
+                        self.load_left();
+                    }
                 }
                 true
             }
             Poll::Ready(None) => {
+                let missed = batches.take_missed();
                 self.finish(End::Upstream, now);
+                if missed > 0 {
+                    self.tell_missed(missed);
+                }
                 true
             }
         }
     }
 
-    /// Others who read the same were faster by too much: tells the client, then goes on with the batch. The notice is an
-    /// envelope like the dopplers' own notices, received and delivered.
-    fn tell_missed(&mut self, missed: u64, batch: Batch) {
+    /// Loads what was taken and comes next; `false` when there is nothing.
+    fn load_left(&mut self) -> bool {
+        let Some(Left { missed, batch }) = self.left.pop_front() else {
+            return false;
+        };
+        if missed > 0 {
+            if batch.is_some() {
+                self.left.push_front(Left { missed: 0, batch });
+            }
+            self.tell_missed(missed);
+        } else if let Some(batch) = batch {
+            self.load(batch);
+        }
+        true
+    }
+
+    /// Others who read the same were faster by too much: tells the client. The notice is an envelope like the dopplers' own
+    /// notices, received and delivered.
+    fn tell_missed(&mut self, missed: u64) {
         self.account.missed(missed);
         let mut notice = BytesMut::new();
         Notice {
@@ -358,7 +391,6 @@ impl<L: Line> Relay<L> {
         if let Ok(envelopes) = self.records.load(notice.freeze()) {
             self.account.received(envelopes as u64);
         }
-        self.left.push_back(batch);
     }
 
     fn load(&mut self, batch: Batch) {
@@ -423,7 +455,14 @@ impl<L: Line> Relay<L> {
         if !self.dirty {
             return Ok(Turn::Idle);
         }
-        match self.socket.poll_flush_unpin(cx) {
+        let flushed = match self.socket.poll_flush_unpin(cx) {
+            // Once the client's close frame came, the WebSocket calls itself flushed although the outbox is not.
+            Poll::Ready(Ok(())) => Pin::new(self.socket.get_mut())
+                .poll_flush(cx)
+                .map_err(WsError::Io),
+            flushed => flushed,
+        };
+        match flushed {
             Poll::Pending => Ok(Turn::Blocked),
             Poll::Ready(Ok(())) => {
                 self.dirty = false;
@@ -437,18 +476,20 @@ impl<L: Line> Relay<L> {
         }
     }
 
-    /// Remembers since when the connection takes nothing.
+    /// Remembers since when the connection takes nothing. A new batch changes nothing about that: it goes to the outbox.
     fn note_stall(&mut self, now: Instant, turn: &Turn) {
         let bytes = self.socket.get_ref().line().taken();
         match (turn, self.stall) {
-            (Turn::Idle | Turn::More, _) => self.stall = None,
-            (Turn::Blocked, Some((_, then))) if then == bytes => {}
+            (Turn::Idle, _) => self.stall = None,
+            (_, Some((_, then))) if then == bytes => {}
             (Turn::Blocked, _) => self.stall = Some((now, bytes)),
+            (Turn::More, _) => self.stall = None,
         }
     }
 
-    /// Does what is due, and says when to look again.
-    fn check_clock(&mut self, now: Instant) -> Result<Clock, End> {
+    /// Does what is due, and says when to look again. Only a connection that was just asked and takes nothing (`blocked`)
+    /// makes a slow consumer.
+    fn check_clock(&mut self, now: Instant, blocked: bool) -> Result<Clock, End> {
         match self.phase {
             Phase::Finishing { why, by } | Phase::Closing { why, by } => {
                 if now < by {
@@ -459,7 +500,7 @@ impl<L: Line> Relay<L> {
             }
             Phase::Relaying => {
                 let slow_at = self.stall.map(|(since, _)| since + self.timing.slow_after);
-                if slow_at.is_some_and(|at| at <= now) {
+                if blocked && slow_at.is_some_and(|at| at <= now) {
                     self.account.slow_consumer();
                     if let Some(report) = self.on_slow.take() {
                         report();
@@ -502,12 +543,17 @@ impl<L: Line> Relay<L> {
     /// Leaves the dopplers and lets go of what is not with the socket yet. All of it stays counted as received, also what
     /// had only arrived: the dopplers count it as delivered.
     fn give_up_data(&mut self) {
-        while let Some(batch) = self.left.pop_front() {
-            self.load(batch);
+        while let Some(Left { missed, batch }) = self.left.pop_front() {
+            if missed > 0 {
+                self.account.missed(missed);
+            }
+            if let Some(batch) = batch {
+                self.load(batch);
+            }
         }
         self.records.clear();
         if let Some(batches) = self.batches.take() {
-            self.account.received(batches.close());
+            self.account.unread(batches.close());
         }
     }
 
@@ -519,13 +565,21 @@ impl<L: Line> Relay<L> {
         let mut cx = Context::from_waker(Waker::noop());
         let mut bytes = 0;
         while bytes < BYTES_AT_END {
-            let Poll::Ready(Some(batch)) = batches.poll_batch(&mut cx) else {
+            let batch = match batches.poll_batch(&mut cx) {
+                Poll::Ready(batch) => batch,
+                Poll::Pending => None,
+            };
+            let missed = batches.take_missed();
+            let Some(came) = &batch else {
+                if missed > 0 {
+                    self.left.push_back(Left { missed, batch });
+                }
                 break;
             };
-            bytes += batch.bytes.len() + 64;
-            self.left.push_back(batch);
+            bytes += came.bytes.len() + 64;
+            self.left.push_back(Left { missed, batch });
         }
-        self.account.received(batches.close());
+        self.account.unread(batches.close());
     }
 
     /// Why the connection ends if it ends now by itself.
@@ -535,14 +589,18 @@ impl<L: Line> Relay<L> {
             Phase::Finishing { why, .. } | Phase::Closing { why, .. } => why,
         }
     }
+}
 
-    /// Books what became of the envelopes that were under way.
-    fn settle(&mut self, end: End) {
+impl<L: Line> Drop for Relay<L> {
+    /// Books what became of the envelopes that were under way, also when the task ends before its time.
+    fn drop(&mut self) {
         self.give_up_data();
-        let (envelopes, bytes) = self.tally.went_out(self.socket.get_ref().taken());
+        let outbox = self.socket.get_ref();
+        // What waits encrypted never leaves.
+        let left = outbox.taken().saturating_sub(outbox.line().unsent());
+        let (envelopes, bytes) = self.tally.went_out(left);
         if envelopes > 0 {
             self.account.delivered(envelopes, bytes);
         }
-        self.account.ended(end.name());
     }
 }

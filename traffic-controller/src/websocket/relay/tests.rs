@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::accounts::{Accounts, Identity};
+use crate::upstream::Unread;
 use crate::websocket::{FIREHOSE, PROGRAM};
 
 const TEXT: u8 = 1;
@@ -59,13 +60,14 @@ impl Batches for Dopplers {
         self.missed.swap(0, Ordering::SeqCst)
     }
 
-    fn close(mut self: Box<Self>) -> u64 {
+    fn close(mut self: Box<Self>) -> Unread {
         let mut records = Records::default();
-        let mut envelopes = self.take_missed();
+        let mut envelopes = 0;
         while let Ok(batch) = self.batches.try_recv() {
             envelopes += records.load(batch).unwrap_or(0) as u64;
         }
-        envelopes
+        let missed = self.take_missed();
+        Unread { envelopes, missed }
     }
 }
 
@@ -97,6 +99,10 @@ async fn rig_over<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     io: IO,
     timing: Timing,
 ) -> Rig {
+    rig_on(line::Counted::new(io), timing).await
+}
+
+async fn rig_on(line: impl Line, timing: Timing) -> Rig {
     let (dopplers, batches) = mpsc::unbounded_channel();
     let (left_sender, left) = oneshot::channel();
     let accounts = Accounts::new(PROGRAM, "test".to_owned(), 10);
@@ -121,7 +127,6 @@ async fn rig_over<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         missed: Arc::clone(&missed),
         _left: left_sender,
     });
-    let line = line::Counted::new(io);
     let stopped = stop.clone().cancelled_owned();
     let denied = Arc::new(Notify::new());
     let denied_now = Arc::clone(&denied);
@@ -155,12 +160,17 @@ impl Rig {
     /// Waits for the end and returns it with the closed account, which must balance.
     async fn end(self) -> (End, Subscription) {
         let end = self.relay.await.unwrap();
-        let report = self.accounts.report();
-        assert!(report.balanced(), "{report:?}");
-        let line = report.subscriptions.into_iter().next().unwrap();
-        assert_eq!((line.open, line.pending), (false, 0));
-        (end, line)
+        (end, closed(&self.accounts))
     }
+}
+
+/// The only account, which must be closed and balance.
+fn closed(accounts: &Accounts) -> Subscription {
+    let report = accounts.report();
+    assert!(report.balanced(), "{report:?}");
+    let line = report.subscriptions.into_iter().next().unwrap();
+    assert_eq!((line.open, line.pending), (false, 0));
+    line
 }
 
 fn batch(payloads: &[&[u8]]) -> Bytes {
@@ -621,4 +631,204 @@ async fn what_is_at_hand_goes_out_in_few_writes() {
         "{} writes",
         writes.load(Ordering::SeqCst)
     );
+}
+
+#[tokio::test]
+async fn what_waits_when_the_client_says_goodbye_still_goes_out_and_is_delivered() {
+    let timing = Timing {
+        close_within: Duration::from_secs(20),
+        write_buffer: 64 << 10,
+        ..timing()
+    };
+    let mut rig = rig(timing, 64).await;
+    rig.send(&[[1; 100].as_slice(); 20]);
+    while rig.accounts.report().subscriptions[0].received == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    rig.client.say(CLOSE, &1000u16.to_be_bytes()).await;
+    assert!((&mut rig.left).await.is_err(), "the close frame was read");
+    for _ in 0..20 {
+        assert_eq!(rig.client.next().await, binary(&[1; 100]));
+    }
+    assert_eq!(rig.client.next().await, close(1000, ""));
+    let (end, line) = rig.end().await;
+    assert_eq!((end, line.received, line.delivered), (End::Client, 20, 20));
+}
+
+#[tokio::test]
+async fn what_never_left_is_not_delivered_although_the_client_said_goodbye() {
+    // One frame that is longer than what may wait, so that the answer to the close frame has no room at first.
+    let mut rig = rig(timing(), 64).await;
+    rig.send(&[&[1; 8000]]);
+    while rig.accounts.report().subscriptions[0].received == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    rig.client.say(CLOSE, &1000u16.to_be_bytes()).await;
+    assert!((&mut rig.left).await.is_err(), "the close frame was read");
+    for _ in 0..100 {
+        let mut some = [0; 64];
+        rig.client.reader.read_exact(&mut some).await.unwrap();
+    }
+    rig.client = Client::new(tokio::io::duplex(1).0);
+    let (end, line) = rig.end().await;
+    assert_eq!((end, line.received, line.delivered), (End::Client, 1, 0));
+    assert_eq!(line.dropped.get("disconnected"), Some(&1));
+}
+
+/// A connection that encrypts: it takes what it is given, and says how much of it waits.
+struct Encrypting<IO> {
+    io: line::Counted<IO>,
+    unsent: u64,
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Line for Encrypting<IO> {
+    fn taken(&self) -> u64 {
+        self.io.taken()
+    }
+
+    fn unsent(&self) -> u64 {
+        self.unsent
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Encrypting<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Encrypting<IO> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    /// Never: something waits for good.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test]
+async fn what_waits_encrypted_when_the_client_vanishes_is_not_delivered() {
+    let (server, client) = tokio::io::duplex(1 << 20);
+    let io = line::Counted::new(server);
+    let mut rig = rig_on(Encrypting { io, unsent: 150 }, timing()).await;
+    rig.client = Client::new(client);
+    rig.send(&[[1; 100].as_slice(); 3]);
+    for _ in 0..3 {
+        assert_eq!(rig.client.next().await, binary(&[1; 100]));
+    }
+    rig.client = Client::new(tokio::io::duplex(1).0);
+    let (end, line) = rig.end().await;
+    // 3 frames of 102 bytes and a ping; the last 150 bytes never left.
+    assert_eq!((end, line.received, line.delivered), (End::Client, 3, 1));
+    assert_eq!(line.dropped.get("disconnected"), Some(&2));
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_a_slow_consumer_although_little_comes_for_it() {
+    let timing = Timing {
+        slow_after: Duration::from_millis(300),
+        drop_after: Duration::from_millis(400),
+        write_buffer: 1 << 20,
+        ..timing()
+    };
+    let rig = rig(timing, 4096).await;
+    rig.send(&[[1; 1000].as_slice(); 10]);
+    let dopplers = rig.dopplers.clone();
+    let trickle = tokio::spawn(async move {
+        // 30 seconds at most, if it is not found out.
+        for _ in 0..1000 {
+            if dopplers.send(batch(&[b"a line"])).is_err() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        false
+    });
+    assert!(trickle.await.unwrap(), "nobody noticed");
+    let slow = Arc::clone(&rig.slow);
+    let (end, _) = rig.end().await;
+    assert_eq!((end, slow.load(Ordering::SeqCst)), (End::SlowConsumer, 1));
+}
+
+/// The count in the next frame, which must be a notice of what was missed.
+async fn notice(client: &mut Client<DuplexStream>) -> u64 {
+    let (opcode, notice) = client.next().await.unwrap();
+    assert_eq!(opcode, BINARY);
+    let notice = events::Envelope::decode(&notice[..]).unwrap();
+    notice.counter_event.unwrap().delta
+}
+
+#[tokio::test]
+async fn what_was_missed_is_told_and_booked_as_such_when_the_process_stops() {
+    let mut rig = rig(timing(), 1 << 20).await;
+    rig.send(&[b"before"]);
+    assert_eq!(rig.client.next().await, binary(b"before"));
+    rig.missed.store(7, Ordering::SeqCst);
+    rig.send(&[b"after"]);
+    rig.stop.cancel();
+    assert_eq!(notice(&mut rig.client).await, 7);
+    assert_eq!(rig.client.next().await, binary(b"after"));
+    assert_eq!(rig.client.next().await, close(1001, ""));
+    rig.client.say(CLOSE, &1001u16.to_be_bytes()).await;
+    let (_, line) = rig.end().await;
+    assert_eq!((line.received, line.delivered), (7 + 3, 3));
+    assert_eq!(line.dropped.get("shared_behind"), Some(&7));
+}
+
+#[tokio::test]
+async fn what_was_missed_is_told_when_the_dopplers_stream_ends() {
+    let mut rig = rig(timing(), 1 << 20).await;
+    assert_eq!(rig.client.frame().await, Some((PING, vec![])));
+    rig.missed.store(7, Ordering::SeqCst);
+    rig.dopplers = mpsc::unbounded_channel().0;
+    assert_eq!(notice(&mut rig.client).await, 7);
+    assert_eq!(rig.client.next().await, close(1000, ""));
+    let (_, line) = rig.end().await;
+    assert_eq!((line.received, line.delivered), (7 + 1, 1));
+    assert_eq!(line.dropped.get("shared_behind"), Some(&7));
+}
+
+#[tokio::test]
+async fn what_was_missed_is_booked_as_such_when_the_client_leaves() {
+    let mut rig = rig(timing(), 1 << 20).await;
+    assert_eq!(rig.client.frame().await, Some((PING, vec![])));
+    rig.missed.store(7, Ordering::SeqCst);
+    rig.client.say(CLOSE, &1000u16.to_be_bytes()).await;
+    assert_eq!(rig.client.next().await, close(1000, ""));
+    let (_, line) = rig.end().await;
+    assert_eq!(
+        (line.received, line.dropped.get("shared_behind")),
+        (7, Some(&7))
+    );
+    assert_eq!(line.dropped.get("disconnected"), None);
+}
+
+#[tokio::test]
+async fn a_relay_that_is_aborted_books_what_had_arrived() {
+    let rig = rig(timing(), 64).await;
+    for _ in 0..5 {
+        rig.send(&[[1; 1000].as_slice(); 3]);
+    }
+    while rig.accounts.report().subscriptions[0].received == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    rig.relay.abort();
+    assert!(rig.relay.await.unwrap_err().is_cancelled());
+    let line = closed(&rig.accounts);
+    assert_eq!((line.received, line.delivered), (15, 0));
+    assert_eq!(line.dropped.get("shutdown"), Some(&15));
 }
