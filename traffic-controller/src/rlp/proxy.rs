@@ -124,16 +124,13 @@ impl Proxy {
             budget: self.budget,
             notices_from: Arc::clone(&self.source_id),
         };
-        let batches = self.upstream.subscribe(request).await;
+        let batches = self.upstream.subscribe(request);
         let account = caller.accounts.open(identity, batches.is_shared());
         let places = [stream, subscription];
-        Ok(Reader::new(
-            batches,
-            wants,
-            account,
-            self.stop.clone(),
-            places,
-        ))
+        let mut reader = Reader::new(batches, wants, account, self.stop.clone(), places);
+        // A client that leaves meanwhile drops the reader, which books what had arrived.
+        reader.opened().await;
+        Ok(reader)
     }
 }
 

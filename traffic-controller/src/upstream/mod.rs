@@ -6,13 +6,15 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
-use std::pin::Pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use loggregator_client::{Batch, DopplerSet, EgressStream, V1Stream};
 use loggregator_proto::plumbing::SubscriptionRequest;
 use loggregator_proto::v2::EgressBatchRequest;
+use tokio::time::Sleep;
 use tracing::info;
 
 pub use shared::SharedLimits;
@@ -22,18 +24,23 @@ pub(crate) use shared::{Hub, Shared};
 /// connected. A doppler that cannot be reached is joined when it can.
 const OPEN_WITHIN: Duration = Duration::from_millis(100);
 
-/// A subscription in the making.
-pub(crate) type Subscribing = Pin<Box<dyn Future<Output = Box<dyn Batches>> + Send>>;
-
 /// Something that can be subscribed to with requests of the form `R`: `SubscriptionRequest` for v1, `EgressBatchRequest` for
 /// v2. The real one reads every doppler of a set; tests have their own.
 pub(crate) trait Upstream<R>: Send + Sync + 'static {
     /// Starts a subscription. Never fails: what cannot be reached is tried again for as long as the subscription lives.
-    fn subscribe(&self, request: R) -> Subscribing;
+    ///
+    /// What comes may arrive from now on, so the caller opens its account at once and waits with it
+    /// ([`Batches::poll_open`]): whoever gives up waiting closes what it has, and nothing is lost uncounted.
+    fn subscribe(&self, request: R) -> Box<dyn Batches>;
 }
 
 /// The merged stream of one subscription. Dropping it cancels the subscription at every doppler.
 pub(crate) trait Batches: Send + 'static {
+    /// Ready when a new subscription stands at the dopplers, as far as its client should wait for that. Nothing is taken.
+    fn poll_open(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
     /// The next encoded `plumbing.BatchResponse` (v1) or `EnvelopeBatch` (v2), from whichever doppler has one; `None` when
     /// there will be no more.
     ///
@@ -78,26 +85,62 @@ impl Unread {
 }
 
 impl Upstream<SubscriptionRequest> for DopplerSet {
-    fn subscribe(&self, request: SubscriptionRequest) -> Subscribing {
-        let mut stream = V1Stream::open(self, &request);
+    fn subscribe(&self, request: SubscriptionRequest) -> Box<dyn Batches> {
+        let stream = V1Stream::open(self, &request);
         let dopplers = self.peers().len();
         info!("Connecting to {dopplers} dopplers");
-        let _told = Disconnecting(self.clone());
-        Box::pin(async move {
-            if dopplers > 0 {
-                drop(tokio::time::timeout(OPEN_WITHIN, stream.opened(dopplers)).await);
-            }
-            Box::new(V1 { stream, _told }) as Box<dyn Batches>
+        Box::new(V1 {
+            stream,
+            wait: Wait::new(dopplers),
+            _told: Disconnecting(self.clone()),
         })
+    }
+}
+
+/// How long the client of a new subscription waits for the dopplers.
+struct Wait {
+    dopplers: usize,
+    /// `None`: no longer.
+    until: Option<Pin<Box<Sleep>>>,
+}
+
+impl Wait {
+    fn new(dopplers: usize) -> Self {
+        Self {
+            dopplers,
+            until: (dopplers > 0).then(|| Box::pin(tokio::time::sleep(OPEN_WITHIN))),
+        }
+    }
+
+    /// Ready when `opened`, which gets the number of dopplers, is, or the time is over.
+    fn poll<F: Future<Output = ()>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        opened: impl FnOnce(usize) -> F,
+    ) -> Poll<()> {
+        let Some(until) = &mut self.until else {
+            return Poll::Ready(());
+        };
+        if pin!(opened(self.dopplers)).poll(cx).is_pending() && until.as_mut().poll(cx).is_pending()
+        {
+            return Poll::Pending;
+        }
+        self.until = None;
+        Poll::Ready(())
     }
 }
 
 struct V1 {
     stream: V1Stream,
+    wait: Wait,
     _told: Disconnecting,
 }
 
 impl Batches for V1 {
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.wait.poll(cx, |dopplers| self.stream.opened(dopplers))
+    }
+
     fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Batch>> {
         self.stream.poll_next(cx)
     }
@@ -124,24 +167,29 @@ impl Drop for Disconnecting {
 impl Upstream<EgressBatchRequest> for DopplerSet {
     /// Waits until the dopplers have answered, so that a client that hears that its stream is open misses nothing from then
     /// on. Go routers answer with their first message only and are not waited for beyond [`OPEN_WITHIN`].
-    fn subscribe(&self, request: EgressBatchRequest) -> Subscribing {
-        let mut stream = EgressStream::open(self, request);
-        let dopplers = self.peers().len();
-        Box::pin(async move {
-            if dopplers > 0 {
-                drop(tokio::time::timeout(OPEN_WITHIN, stream.answered(dopplers)).await);
-            }
-            Box::new(stream) as Box<dyn Batches>
-        })
+    fn subscribe(&self, request: EgressBatchRequest) -> Box<dyn Batches> {
+        let stream = EgressStream::open(self, request);
+        let wait = Wait::new(self.peers().len());
+        Box::new(V2 { stream, wait })
     }
 }
 
-impl Batches for EgressStream {
+struct V2 {
+    stream: EgressStream,
+    wait: Wait,
+}
+
+impl Batches for V2 {
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.wait
+            .poll(cx, |dopplers| self.stream.answered(dopplers))
+    }
+
     fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Batch>> {
-        self.poll_next(cx)
+        self.stream.poll_next(cx)
     }
 
     fn close(self: Box<Self>) -> Unread {
-        Unread::of(EgressStream::close(*self).envelopes)
+        Unread::of(self.stream.close().envelopes)
     }
 }

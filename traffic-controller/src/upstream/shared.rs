@@ -15,8 +15,8 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 
 use loggregator_client::Batch;
@@ -25,10 +25,9 @@ use loggregator_proto::plumbing::SubscriptionRequest;
 use loggregator_proto::v2::EgressBatchRequest;
 use parking_lot::Mutex;
 use prost::Message;
-use tokio::sync::OnceCell;
 
 use super::queue::{Cursor, Queue};
-use super::{Batches, Subscribing, Unread, Upstream};
+use super::{Batches, Unread, Upstream};
 use crate::accounts::Accounts;
 use crate::websocket::records::Records;
 
@@ -116,25 +115,22 @@ impl<R: Request> Shared<R> {
 }
 
 impl<R: Request> Upstream<R> for Shared<R> {
-    fn subscribe(&self, request: R) -> Subscribing {
+    fn subscribe(&self, request: R) -> Box<dyn Batches> {
         if !request.shard_id().is_empty() {
             return self.inner.subscribe(request);
         }
         let reader = Hub::join(&self.hub, request.key());
-        let inner = Arc::clone(&self.inner);
-        Box::pin(async move {
-            let entry = &reader.entry;
-            // Whoever comes first opens it; if that one leaves meanwhile, the next one does.
-            let open = || async {
-                let batches = inner.subscribe(request).await;
-                *entry.source.lock() = Some(Source {
-                    batches,
-                    records: Records::default(),
-                });
+        let entry = &reader.entry;
+        // Whoever comes first opens it.
+        entry.opened.get_or_init(|| {
+            let source = Source {
+                batches: self.inner.subscribe(request),
+                stands: false,
+                records: Records::default(),
             };
-            entry.opened.get_or_init(open).await;
-            Box::new(reader) as Box<dyn Batches>
-        })
+            *entry.source.lock() = Some(source);
+        });
+        Box::new(reader)
     }
 }
 
@@ -220,7 +216,7 @@ impl Hub {
 struct Entry {
     key: Vec<u8>,
     hub: Arc<Hub>,
-    opened: OnceCell<()>,
+    opened: OnceLock<()>,
     /// The dopplers' stream; `None` before it is open and after its end. Locked before the queue.
     source: Mutex<Option<Source>>,
     queue: Mutex<Queue>,
@@ -231,6 +227,8 @@ struct Entry {
 
 struct Source {
     batches: Box<dyn Batches>,
+    /// Nobody has to wait for it any more.
+    stands: bool,
     records: Records,
 }
 
@@ -251,7 +249,7 @@ impl Entry {
         Self {
             key,
             hub,
-            opened: OnceCell::new(),
+            opened: OnceLock::new(),
             source: Mutex::default(),
             queue: Mutex::default(),
             waker: Waker::from(Arc::clone(&bell)),
@@ -269,7 +267,10 @@ impl Entry {
         if let Some(batch) = self.change(|queue| queue.take(cursor)) {
             return Found::Batch(batch);
         }
-        let Some(Source { batches, records }) = &mut *source else {
+        let Some(Source {
+            batches, records, ..
+        }) = &mut *source
+        else {
             return Found::End;
         };
         // The stream was found empty and has not called since.
@@ -307,6 +308,30 @@ impl Entry {
                 Found::Batch(batch)
             }
         }
+    }
+
+    /// Whether the dopplers' stream stands, or is over. Whoever finds out tells the others.
+    fn stands(&self) -> bool {
+        let mut source = self.source.lock();
+        let Some(Source {
+            batches, stands, ..
+        }) = &mut *source
+        else {
+            return true;
+        };
+        if *stands {
+            return true;
+        }
+        if batches
+            .poll_open(&mut Context::from_waker(&self.waker))
+            .is_pending()
+        {
+            return false;
+        }
+        *stands = true;
+        drop(source);
+        self.bell.ring();
+        true
     }
 
     fn evict_while(&self, over: impl Fn(&Queue) -> bool) {
@@ -397,27 +422,48 @@ impl Reader {
     }
 }
 
+/// Looks, and when there is nothing registers with the bell and looks again if it rang meanwhile.
+fn look<T>(
+    bell: &Bell,
+    ticket: &mut Ticket,
+    cx: &mut Context<'_>,
+    mut find: impl FnMut() -> Option<T>,
+) -> Poll<T> {
+    for _ in 0..LOOKS {
+        let rung = bell.rung.load(Ordering::Acquire);
+        if let Some(found) = find() {
+            return Poll::Ready(found);
+        }
+        bell.waiting.register(cx.waker(), ticket);
+        if bell.rung.load(Ordering::Acquire) == rung {
+            return Poll::Pending;
+        }
+    }
+    // A stream that calls whenever it is polled wants others to have their turn.
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
 impl Batches for Reader {
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { entry, ticket, .. } = self;
+        look(&entry.bell, ticket, cx, || entry.stands().then_some(()))
+    }
+
     fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Batch>> {
-        let Some(cursor) = &mut self.cursor else {
+        let Self {
+            entry,
+            cursor: Some(cursor),
+            ticket,
+        } = self
+        else {
             return Poll::Ready(None);
         };
-        let bell = &self.entry.bell;
-        for _ in 0..LOOKS {
-            let rung = bell.rung.load(Ordering::Acquire);
-            match self.entry.find(cursor) {
-                Found::Batch(batch) => return Poll::Ready(Some(batch)),
-                Found::End => return Poll::Ready(None),
-                Found::Nothing => {}
-            }
-            bell.waiting.register(cx.waker(), &mut self.ticket);
-            if bell.rung.load(Ordering::Acquire) == rung {
-                return Poll::Pending;
-            }
-        }
-        // A stream that calls whenever it is polled wants others to have their turn.
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        look(&entry.bell, ticket, cx, || match entry.find(cursor) {
+            Found::Batch(batch) => Some(Some(batch)),
+            Found::End => Some(None),
+            Found::Nothing => None,
+        })
     }
 
     fn take_missed(&mut self) -> u64 {

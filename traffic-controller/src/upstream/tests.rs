@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use tokio::sync::Semaphore;
 
 use super::shared::{Shared, SharedLimits};
-use super::{Batches, Subscribing, Unread, Upstream};
+use super::{Batches, Unread, Upstream};
 use crate::accounts::{Accounts, Program};
 
 const PROGRAM: Program = Program {
@@ -34,12 +34,12 @@ struct State {
     opened: AtomicUsize,
     /// How many of the subscriptions are over.
     closed: AtomicUsize,
-    /// Whether a subscription takes until the test says so, and the say.
-    gate: Option<Semaphore>,
 }
 
 #[derive(Default)]
 struct Stream {
+    /// Whether a subscription does not stand until the test says so.
+    shut: bool,
     arrived: VecDeque<Batch>,
     ended: bool,
     waker: Option<Waker>,
@@ -48,6 +48,15 @@ struct Stream {
 }
 
 impl Dopplers {
+    /// From now on, subscriptions stand.
+    fn open(&self) {
+        let mut stream = self.0.stream.lock();
+        stream.shut = false;
+        let waker = stream.waker.take();
+        drop(stream);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
     fn send(&self, bytes: Bytes) {
         let mut stream = self.0.stream.lock();
         stream.arrived.push_back(Batch {
@@ -73,21 +82,24 @@ impl Dopplers {
 }
 
 impl<R: Send + 'static> Upstream<R> for Dopplers {
-    fn subscribe(&self, _: R) -> Subscribing {
+    fn subscribe(&self, _: R) -> Box<dyn Batches> {
         self.0.opened.fetch_add(1, Ordering::SeqCst);
-        let subscription = Subscription(self.clone());
-        Box::pin(async move {
-            if let Some(gate) = &subscription.0.0.gate {
-                gate.acquire().await.unwrap().forget();
-            }
-            Box::new(subscription) as Box<dyn Batches>
-        })
+        Box::new(Subscription(self.clone()))
     }
 }
 
 struct Subscription(Dopplers);
 
 impl Batches for Subscription {
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut stream = self.0.0.stream.lock();
+        if stream.shut {
+            stream.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
     fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Batch>> {
         let mut stream = self.0.0.stream.lock();
         if let Some(batch) = stream.arrived.pop_front() {
@@ -167,14 +179,11 @@ impl Rig {
 
     /// A reader of what can be subscribed to without waiting.
     fn join(&self, request: SubscriptionRequest) -> Box<dyn Batches> {
-        let mut subscribing = self.shared.subscribe(request);
-        match subscribing
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()))
-        {
-            Poll::Ready(reader) => reader,
-            Poll::Pending => panic!("an open subscription is joined at once"),
-        }
+        let mut reader = self.shared.subscribe(request);
+        let mut cx = Context::from_waker(Waker::noop());
+        let joined = reader.poll_open(&mut cx);
+        assert!(joined.is_ready(), "an open subscription is joined at once");
+        reader
     }
 
     fn ingress(&self) -> u64 {
@@ -387,26 +396,42 @@ fn the_end_reaches_all_and_the_next_one_starts_anew() {
     assert_eq!(rig.shared.hub().subscriptions(), 1);
 }
 
-#[tokio::test]
-async fn a_subscription_in_the_making_survives_whoever_began_it() {
-    let state = State {
-        gate: Some(Semaphore::new(0)),
-        ..State::default()
-    };
-    let rig = Rig::over(Dopplers(Arc::new(state)), SharedLimits::default());
+#[test]
+fn a_subscription_in_the_making_survives_whoever_began_it() {
+    let rig = Rig::new(SharedLimits::default());
+    rig.dopplers.0.stream.lock().shut = true;
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut cx = Context::from_waker(&waker);
     let mut first = rig.shared.subscribe(app("a"));
     let mut second = rig.shared.subscribe(app("a"));
-    assert!(futures_util::poll!(&mut first).is_pending());
-    assert!(futures_util::poll!(&mut second).is_pending());
+    assert!(first.poll_open(&mut cx).is_pending());
+    assert!(second.poll_open(&mut cx).is_pending());
     assert_eq!(rig.dopplers.opened(), 1);
     drop(first);
-    assert_eq!(rig.dopplers.closed(), 1);
-    rig.dopplers.0.gate.as_ref().unwrap().add_permits(1);
-    let reader = second.await;
-    assert_eq!((rig.dopplers.opened(), rig.shared.hub().readers()), (2, 1));
+    assert_eq!(rig.dopplers.closed(), 0);
+    // Who stays is called when one leaves, and looks again.
+    assert!(second.poll_open(&mut cx).is_pending());
+    let before = woken.0.load(Ordering::SeqCst);
+    rig.dopplers.open();
+    assert!(woken.0.load(Ordering::SeqCst) > before);
+    assert!(second.poll_open(&mut cx).is_ready());
+    assert_eq!((rig.dopplers.opened(), rig.shared.hub().readers()), (1, 1));
     drop(rig.join(app("a")));
-    drop(reader);
-    assert_eq!((rig.dopplers.opened(), rig.dopplers.closed()), (2, 2));
+    drop(second);
+    assert_eq!((rig.dopplers.opened(), rig.dopplers.closed()), (1, 1));
+}
+
+#[test]
+fn what_arrives_while_a_subscription_is_made_is_there_or_counted() {
+    let rig = Rig::new(SharedLimits::default());
+    rig.dopplers.0.stream.lock().shut = true;
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut gone = rig.shared.subscribe(app("a"));
+    assert!(gone.poll_open(&mut cx).is_pending());
+    rig.dopplers.send(batch(1, 5));
+    assert_eq!(gone.close(), Unread::of(5));
+    assert_eq!(rig.ingress(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -417,7 +442,7 @@ async fn no_wake_up_is_lost_between_many_readers() {
     let mut readers = Vec::new();
     let mut stuck = Vec::new();
     for n in 0..8 {
-        let mut reader = rig.shared.subscribe(app("a")).await;
+        let mut reader = rig.join(app("a"));
         let blocked = Arc::clone(&blocked);
         let reading = tokio::spawn(async move {
             for expected in 0..BATCHES {

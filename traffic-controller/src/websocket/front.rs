@@ -21,10 +21,11 @@ use tracing::{debug, info, warn};
 use crate::access::recheck::{Patience, until_denied};
 use crate::access::{AccessControl, Allowed, Credentials, Denied};
 use crate::accounts::{Accounts, Endpoint, Identity};
-use crate::upstream::{Batches, Upstream};
+use crate::upstream::Upstream;
 use crate::websocket::relay::{ClientLine, End, Over, Relay, Timing};
 use crate::websocket::security_log::SecurityLog;
 use crate::websocket::self_metrics::{SlowConsumer, SlowConsumers};
+use crate::websocket::subscribed::Subscribed;
 use crate::websocket::web::answers::{self, Answer};
 use crate::websocket::web::handshake;
 use crate::websocket::web::routes::Route;
@@ -156,15 +157,18 @@ impl Front {
             return answers::not_found();
         };
         // Asked for before the answer, so that the dopplers are on it when the client hears that it is connected.
-        let batches = self.upstream.subscribe(subscription).await;
+        let batches = self.upstream.subscribe(subscription);
         let identity = Identity {
             id: id.to_owned(),
             peer: peer.to_string(),
             selector: route.selector(),
             endpoint,
         };
+        let account = self.accounts.open(identity, batches.is_shared());
+        let mut subscribed = Subscribed::new(batches, account);
+        subscribed.opened().await;
         let over = self.over(question, allowed, peer);
-        self.relay(&mut request, batches, identity, slot, over);
+        self.relay(&mut request, subscribed, slot, over);
         answers::switching(&accept)
     }
 
@@ -190,14 +194,13 @@ impl Front {
     fn relay(
         &self,
         request: &mut Request,
-        batches: Box<dyn Batches>,
-        identity: Identity,
+        subscribed: Subscribed,
         slot: OwnedSemaphorePermit,
         over: Over,
     ) {
         let upgrade = hyper::upgrade::on(&mut *request);
         let slow = SlowConsumer {
-            remote_addr: identity.peer.clone(),
+            remote_addr: subscribed.peer().to_owned(),
             forwarded_for: forwarded_for(request.headers()),
             path: request
                 .uri()
@@ -207,7 +210,6 @@ impl Front {
         };
         let slow_consumers = self.slow_consumers.clone();
         let timing = self.timing.clone();
-        let account = self.accounts.open(identity, batches.is_shared());
         self.lifecycle.spawn("client", async move {
             let peer = slow.remote_addr.clone();
             let (line, early) = match upgrade.await {
@@ -224,7 +226,7 @@ impl Front {
                 );
                 slow_consumers.report(slow);
             });
-            let relay = Relay::new(line, early, batches, account, timing, over, on_slow).await;
+            let relay = Relay::new(line, early, subscribed, timing, over, on_slow).await;
             let end = relay.run().await;
             debug!(%peer, end = end.name(), "client's stream ended");
             drop(slot);
@@ -264,7 +266,7 @@ mod tests {
 
     use super::*;
     use crate::access::Verdict;
-    use crate::upstream::Subscribing;
+    use crate::upstream::Batches;
 
     /// Lets everybody in for a moment, until it does not.
     #[derive(Debug, Default)]
@@ -304,8 +306,8 @@ mod tests {
     struct Nobody;
 
     impl Upstream<SubscriptionRequest> for Nobody {
-        fn subscribe(&self, _: SubscriptionRequest) -> Subscribing {
-            Box::pin(std::future::pending())
+        fn subscribe(&self, _: SubscriptionRequest) -> Box<dyn Batches> {
+            panic!("nobody subscribes here")
         }
     }
 

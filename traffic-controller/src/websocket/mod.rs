@@ -16,6 +16,7 @@ mod relay;
 mod security_log;
 mod self_metrics;
 mod settings;
+mod subscribed;
 pub(crate) mod web;
 
 pub use app::{Error, Running, start};

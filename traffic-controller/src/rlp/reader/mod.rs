@@ -24,6 +24,7 @@ use crate::rlp::form::{Part, Tags, form};
 use crate::rlp::notice;
 use crate::rlp::proxy::Place;
 use crate::upstream::Batches;
+use crate::websocket::records::Records as Whole;
 
 /// Batches that one poll takes before it lets others run.
 const STEPS_PER_POLL: usize = 64;
@@ -97,6 +98,15 @@ impl Reader {
         }
     }
 
+    /// Waits until the subscription stands at the dopplers, as far as its client should wait for that.
+    pub(crate) async fn opened(&mut self) {
+        std::future::poll_fn(|cx| match &mut self.batches {
+            Some(batches) => batches.poll_open(cx),
+            None => Poll::Ready(()),
+        })
+        .await;
+    }
+
     /// The next part; `None` when there will be no more.
     pub(crate) fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Part>> {
         for _ in 0..STEPS_PER_POLL {
@@ -140,6 +150,7 @@ impl Reader {
     }
 
     fn take(&mut self, batch: &Batch) {
+        let before = self.parts.len();
         match form(
             &batch.bytes,
             self.wants.tags,
@@ -155,6 +166,14 @@ impl Reader {
                 }
             }
             Err(error) => {
+                // As many as the shared subscription counts, and as the traffic controller would.
+                let mut records = Whole::default();
+                let whole = records.load(batch.bytes.clone());
+                let whole = whole.unwrap_or_else(|_| records.remaining()) as u64;
+                let formed: u64 = self.parts.range(before..).map(|part| part.envelopes).sum();
+                self.account
+                    .received_from(&batch.doppler, whole.max(formed));
+                self.account.lost(MALFORMED, whole.saturating_sub(formed));
                 self.account.malformed_batch();
                 self.warn(batch, &error);
             }

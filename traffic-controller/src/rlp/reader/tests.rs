@@ -20,6 +20,8 @@ struct Upstream {
     batches: VecDeque<Bytes>,
     missed: u64,
     ended: bool,
+    /// The subscription does not stand yet.
+    shut: bool,
 }
 
 #[derive(Clone, Default)]
@@ -35,6 +37,14 @@ impl Batches for Fake {
             })),
             None if upstream.ended => Poll::Ready(None),
             None => Poll::Pending,
+        }
+    }
+
+    fn poll_open(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        if self.0.lock().shut {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
         }
     }
 
@@ -272,4 +282,35 @@ fn the_end_of_the_dopplers_stream_is_the_end() {
     drop(singly);
     let line = rig.line();
     assert_eq!((line.delivered, line.dropped.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn what_had_arrived_for_a_client_that_leaves_while_it_subscribes_is_booked() {
+    let (rig, mut reader) = Rig::new();
+    rig.upstream.0.lock().shut = true;
+    rig.arrives("a", 100);
+    let mut opening = Box::pin(async move { reader.opened().await });
+    assert!(futures_util::poll!(&mut opening).is_pending());
+    drop(opening);
+    let line = rig.line();
+    assert_eq!((line.open, line.received), (false, 1));
+    assert_eq!(line.dropped.get("disconnected"), Some(&1));
+}
+
+#[test]
+fn a_batch_with_broken_framing_counts_as_the_shared_subscription_counts_it() {
+    let (rig, reader) = Rig::new();
+    let mut source = Joined(reader);
+    let mut broken = [encode("a", 0), encode("b", 0)].concat();
+    broken.extend([0x0a, 100, 1]);
+    rig.upstream.0.lock().batches.push_back(broken.into());
+    rig.arrives("c", 0);
+    let message = next(&mut source);
+    settle(message, true);
+    let line = rig.line();
+    assert_eq!((line.received, line.delivered), (3, 1));
+    assert_eq!(line.dropped.get("malformed_envelope"), Some(&2));
+    let ingress = rig.accounts.report().ingress;
+    assert_eq!(ingress.accepted, 3);
+    assert_eq!(ingress.rejected["malformed_batch"], 1);
 }

@@ -17,6 +17,7 @@ mod timing;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
@@ -33,6 +34,7 @@ use tracing::warn;
 use crate::accounts::Account;
 use crate::upstream::Batches;
 use crate::websocket::records::Records;
+use crate::websocket::subscribed::Subscribed;
 pub(crate) use end::End;
 use keepalive::{Duty, KeepAlive};
 pub(crate) use line::{ClientLine, Line};
@@ -115,7 +117,7 @@ pub(crate) struct Relay<L: Line> {
     timing: Timing,
     on_slow: Option<Box<dyn FnOnce() + Send>>,
     // The last field: it closes the account when everything else is settled.
-    account: Account,
+    account: Arc<Account>,
 }
 
 impl<L: Line> Relay<L> {
@@ -123,8 +125,7 @@ impl<L: Line> Relay<L> {
     pub(crate) async fn new(
         line: L,
         early: Bytes,
-        batches: Box<dyn Batches>,
-        account: Account,
+        subscribed: Subscribed,
         timing: Timing,
         over: Over,
         on_slow: Box<dyn FnOnce() + Send>,
@@ -141,12 +142,13 @@ impl<L: Line> Relay<L> {
             WebSocketStream::from_partially_read(outbox, early.into(), Role::Server, Some(config))
                 .await;
         let now = Instant::now();
+        let (batches, account) = subscribed.take();
         Self {
             socket,
             readable: true,
             peer_closed: false,
             clean: false,
-            batches: Some(batches),
+            batches,
             left: VecDeque::new(),
             records: Records::default(),
             warned: false,

@@ -4,7 +4,6 @@
     reason = "the test is both ends of the queue"
 )]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -136,7 +135,8 @@ async fn rig_on(line: impl Line, timing: Timing) -> Rig {
             () = denied_now.notified() => End::Denied,
         }
     });
-    let relay = Relay::new(line, Bytes::new(), batches, account, timing, over, on_slow).await;
+    let subscribed = Subscribed::new(batches, account);
+    let relay = Relay::new(line, Bytes::new(), subscribed, timing, over, on_slow).await;
     let relay = tokio::spawn(relay.run());
     let nobody = Client::new(tokio::io::duplex(1).0);
     Rig {
