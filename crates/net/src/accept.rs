@@ -30,6 +30,8 @@ pub struct ConnectionStats {
     pub accept_errors: AtomicU64,
     /// Connections that were still open when the drain time was over, and were cut.
     pub cut_at_drain: AtomicU64,
+    /// HTTP/2 responses that were reset because the client took nothing more of them.
+    pub stalled_responses: AtomicU64,
     handshake_failures: [AtomicU64; HandshakeError::KINDS.len()],
 }
 

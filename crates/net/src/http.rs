@@ -3,6 +3,7 @@
 
 pub mod client;
 mod http2;
+mod stall;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -70,6 +71,9 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// HTTP/2 only: a connection without requests is closed after this to twice this time. Default 60 s.
     pub idle_timeout: Duration,
+    /// HTTP/2 only: a response is reset when its client takes nothing more of it for this to twice this time. Over HTTP/1.1
+    /// `tcp_user_timeout` ends it. Default 60 s.
+    pub stall_timeout: Duration,
     /// HTTP/2 only: requests that one connection may have under way. Default 250, as Go's server.
     pub max_streams: u32,
 }
@@ -83,6 +87,7 @@ impl Default for Settings {
             tcp_user_timeout: Duration::from_secs(20),
             drain_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_secs(60),
             max_streams: 250,
         }
     }
@@ -138,16 +143,17 @@ impl Server {
             handshake_timeout: settings.handshake_timeout,
             tcp_user_timeout: settings.tcp_user_timeout,
         };
-        let settings = Arc::new(settings);
+        let (settings, stats) = (Arc::new(settings), Arc::clone(&self.stats));
         let serve = move |accepted, peer, stop| {
             let (handler, settings) = (Arc::clone(&handler), Arc::clone(&settings));
+            let stats = Arc::clone(&stats);
             async move {
                 match accepted {
                     Accepted::Plain(stream) => {
                         run(TokioIo::new(stream), peer, handler, settings, stop).await
                     }
                     Accepted::Tls(stream) if stream.connection().alpn_protocol() == Some(b"h2") => {
-                        http2::run(stream, peer, handler, settings, stop).await
+                        http2::run(stream, peer, handler, settings, stats, stop).await
                     }
                     Accepted::Tls(stream) => {
                         run(TokioIo::new(stream), peer, handler, settings, stop).await

@@ -10,14 +10,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use common::{DOPPLER, PKI, soon, until};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
 use loggregator_net::http::{ConnectionStats, Handler, Request, Response, Server, Settings, full};
 use loggregator_net::{ClientTls, Profile, ServerTls, tls_connect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-/// `/slow` takes its time, `/upgrade` becomes an echo, everything else is answered with its path.
+/// `/slow` takes its time and so does the body of `/late`, `/upgrade` becomes an echo, everything else is answered with its path.
 struct Paths;
 
 impl Handler for Paths {
@@ -32,6 +35,13 @@ impl Handler for Paths {
             let mut response = Response::new(full(path.clone()));
             match path.as_str() {
                 "/slow" => tokio::time::sleep(Duration::from_millis(200)).await,
+                "/late" => {
+                    let late = futures_util::stream::once(async {
+                        tokio::time::sleep(Duration::from_millis(300)).await;
+                        Ok(Frame::data(Bytes::from_static(b"late")))
+                    });
+                    *response.body_mut() = StreamBody::new(late).boxed_unsync();
+                }
                 "/never" => std::future::pending().await,
                 "/upgrade" => {
                     *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
@@ -238,10 +248,15 @@ async fn a_request_that_never_ends_is_cut_at_the_drains_end() {
     assert_eq!(server.stats.cut_at_drain.load(Ordering::Relaxed), 1);
 }
 
+type Requests = hyper::client::conn::http2::SendRequest<http_body_util::Empty<Bytes>>;
+
 /// An HTTP/2 connection of a client that offers what the profile says.
-async fn http2(
-    addr: SocketAddr,
-) -> hyper::client::conn::http2::SendRequest<http_body_util::Empty<bytes::Bytes>> {
+async fn http2(addr: SocketAddr) -> Requests {
+    http2_with(addr, 65_535).await
+}
+
+/// One whose streams may bring so many bytes before it has read them.
+async fn http2_with(addr: SocketAddr, window: u32) -> Requests {
     let client = ClientTls::ca_only_with(&PKI.ca(), Profile::Http2).unwrap();
     let tcp = TcpStream::connect(addr).await.unwrap();
     let limit = Duration::from_secs(10);
@@ -249,13 +264,14 @@ async fn http2(
     assert_eq!(stream.connection().alpn_protocol(), Some(&b"h2"[..]));
     let io = hyper_util::rt::TokioIo::new(stream);
     let executor = hyper_util::rt::TokioExecutor::new();
-    let handshake = hyper::client::conn::http2::handshake(executor, io);
+    let mut builder = hyper::client::conn::http2::Builder::new(executor);
+    let handshake = builder.initial_stream_window_size(window).handshake(io);
     let (requests, connection) = soon(handshake).await.unwrap();
     tokio::spawn(connection);
     requests
 }
 
-fn to(path: &str) -> http::Request<http_body_util::Empty<bytes::Bytes>> {
+fn to(path: &str) -> http::Request<http_body_util::Empty<Bytes>> {
     let uri = format!("https://doppler{path}");
     http::Request::get(uri)
         .body(http_body_util::Empty::new())
@@ -272,7 +288,6 @@ async fn http2_is_for_those_who_prefer_it() {
     let quick = soon(requests.send_request(to("/quick"))).await.unwrap();
     assert_eq!(quick.version(), http::Version::HTTP_2);
     let read = async |response: http::Response<hyper::body::Incoming>| {
-        use http_body_util::BodyExt;
         response.into_body().collect().await.unwrap().to_bytes()
     };
     assert_eq!(read(quick).await, "/quick");
@@ -338,5 +353,93 @@ async fn an_http2_connection_that_asks_nothing_is_closed_and_one_that_waits_is_n
     let mut busy = http2(server.addr).await;
     let slow = soon(busy.send_request(to("/slow"))).await.unwrap();
     assert_eq!(slow.status(), 200);
+    assert_eq!(server.stats.cut_at_drain.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn an_http2_response_that_its_client_does_not_take_is_reset_and_one_that_is_late_is_not() {
+    let tls = ServerTls::server_only(&DOPPLER.cert, &DOPPLER.key, Profile::Http2).unwrap();
+    let settings = Settings {
+        stall_timeout: Duration::from_millis(50),
+        idle_timeout: Duration::from_millis(500),
+        drain_timeout: Duration::from_millis(50),
+        ..Settings::default()
+    };
+    let server = start(Some(tls), settings);
+    let mut requests = http2(server.addr).await;
+    let late = soon(requests.send_request(to("/late"))).await.unwrap();
+    let body = soon(late.into_body().collect()).await.unwrap();
+    assert_eq!(body.to_bytes(), "late");
+    assert_eq!(server.stats.stalled_responses.load(Ordering::Relaxed), 0);
+    drop(requests);
+
+    let mut closed = http2_with(server.addr, 0).await;
+    let answer = soon(closed.send_request(to("/quick"))).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(soon(answer.into_body().collect()).await.is_err());
+    assert_eq!(server.stats.stalled_responses.load(Ordering::Relaxed), 1);
+    // Nothing keeps the connection busy any more.
+    until("the connection is gone", || {
+        server.stats.open.load(Ordering::Relaxed) == 0
+    })
+    .await;
+    drop(closed);
+}
+
+/// A frame of HTTP/2: type, flags, stream, payload.
+fn http2_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+    frame.extend_from_slice(payload);
+    frame
+}
+
+#[tokio::test]
+async fn a_request_that_crosses_the_close_of_an_idle_connection_is_answered() {
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+    let tls = ServerTls::server_only(&DOPPLER.cert, &DOPPLER.key, Profile::Http2).unwrap();
+    let settings = Settings {
+        header_timeout: Duration::from_millis(50),
+        idle_timeout: Duration::from_millis(50),
+        drain_timeout: Duration::from_millis(100),
+        ..Settings::default()
+    };
+    let server = start(Some(tls), settings);
+    let client = ClientTls::ca_only_with(&PKI.ca(), Profile::Http2).unwrap();
+    let tcp = TcpStream::connect(server.addr).await.unwrap();
+    let limit = Duration::from_secs(10);
+    let mut io = tls_connect(tcp, &client, "doppler", limit).await.unwrap();
+    io.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
+    let settings = http2_frame(SETTINGS, 0, 0, &[]);
+    io.write_all(&settings).await.unwrap();
+    io.flush().await.unwrap();
+    let mut answer = None;
+    while answer.is_none() {
+        let mut head = [0; 9];
+        soon(io.read_exact(&mut head)).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        soon(io.read_exact(&mut payload)).await.unwrap();
+        match head[3] {
+            // The request is on its way before the client learns of the close. It never acknowledges the ping by which the
+            // server would know that no further request can come.
+            GOAWAY => {
+                let path = b"\x82\x87\x01\x07doppler\x04\x05/slow";
+                let request = http2_frame(HEADERS, 0b101, 1, path);
+                io.write_all(&request).await.unwrap();
+                io.flush().await.unwrap();
+            }
+            DATA => answer = Some(payload),
+            _ => {}
+        }
+    }
+    assert_eq!(answer.unwrap(), b"/slow");
+    let mut rest = Vec::new();
+    drop(soon(io.read_to_end(&mut rest)).await);
     assert_eq!(server.stats.cut_at_drain.load(Ordering::Relaxed), 0);
 }

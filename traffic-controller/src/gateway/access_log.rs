@@ -97,12 +97,30 @@ fn write_lines(mut out: impl Write, queued: &Receiver<String>) {
     }
 }
 
+/// Bytes of a target that a line shows.
+const TARGET_BYTES: usize = 8 * 1024;
+
+/// Ends a target that is longer.
+const CUT: &str = "...";
+
 /// The request target as it stood on the wire.
 fn target(request: &Request) -> String {
-    match (request.version(), request.uri().path_and_query()) {
+    let target = match (request.version(), request.uri().path_and_query()) {
         (Version::HTTP_2, Some(path)) => path.to_string(),
         _ => request.uri().to_string(),
+    };
+    shortened(target)
+}
+
+fn shortened(mut target: String) -> String {
+    if target.len() > TARGET_BYTES {
+        let starts = target.char_indices().map(|(start, _)| start);
+        let end = starts.take_while(|&start| start <= TARGET_BYTES).last();
+        target.truncate(end.unwrap_or_default());
+        target.push_str(CUT);
+        target.shrink_to_fit();
     }
+    target
 }
 
 /// A request under way.
@@ -134,6 +152,17 @@ impl Entry {
             };
             http_body_util::BodyExt::boxed_unsync(followed)
         })
+    }
+
+    /// The client has left before there was an answer.
+    pub(crate) fn unanswered(&self, status: u16) {
+        self.log_with(status, 0);
+    }
+
+    fn log_with(&self, status: u16, bytes: u64) {
+        if self.log.lines.is_some() {
+            self.log.write(self.line(status, bytes));
+        }
     }
 
     fn line(&self, status: u16, bytes: u64) -> String {
@@ -205,11 +234,7 @@ impl Body for Followed {
 
 impl Drop for Followed {
     fn drop(&mut self) {
-        if self.entry.log.lines.is_some() {
-            self.entry
-                .log
-                .write(self.entry.line(self.status, self.bytes));
-        }
+        self.entry.log_with(self.status, self.bytes);
     }
 }
 
@@ -254,6 +279,16 @@ mod tests {
         );
         let six = entry("[::1]:1", Method::GET, "/", Version::HTTP_10);
         assert!(six.line(404, 19).starts_with("::1 - - ["));
+    }
+
+    #[test]
+    fn a_long_target_is_cut_between_two_characters() {
+        let fits = "a".repeat(TARGET_BYTES);
+        assert_eq!(shortened(fits.clone()), fits);
+        assert_eq!(shortened(fits.clone() + "b"), fits + "...");
+        let odd = format!("a{}", "é".repeat(TARGET_BYTES / 2));
+        let cut = format!("a{}...", "é".repeat(TARGET_BYTES / 2 - 1));
+        assert_eq!(shortened(odd), cut);
     }
 
     #[test]

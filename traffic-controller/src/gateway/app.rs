@@ -144,12 +144,14 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
             stream_timeout: config.stream_timeout,
             heartbeat: config.heartbeat_interval,
             recheck_patience: config.recheck_patience,
+            farewell: config.write_timeout,
         },
         stop: lifecycle.token(),
     };
     let settings = Settings {
         max_connections: config.max_connections,
         tcp_user_timeout: config.write_timeout,
+        stall_timeout: config.write_timeout,
         drain_timeout: config.drain_timeout,
         ..Settings::default()
     };

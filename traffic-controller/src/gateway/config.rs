@@ -105,7 +105,8 @@ pub struct Config {
     pub max_query: usize,
     /// Most selectors of one request.
     pub max_selectors: usize,
-    /// A client whose connection takes no byte for so long is cut.
+    /// A client whose connection takes no byte for so long is cut, as is one that does not take the rest of a stream that
+    /// has ended.
     pub write_timeout: Duration,
     /// How often certificates and tokens are looked at.
     pub reload_interval: Duration,

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
-use http::{Method, StatusCode, Version};
+use http::{Method, Version};
 use http_body_util::BodyExt as _;
 use loggregator_net::http::{Handler, Request, Response, full};
 use loggregator_proto::v2::EgressBatchRequest;
@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use crate::access::{AccessControl, Credentials, Denied, Plus, unescape};
 use crate::accounts::{Accounts, Identity};
 use crate::gateway::READ;
-use crate::gateway::access_log::AccessLog;
+use crate::gateway::access_log::{AccessLog, Entry};
 use crate::gateway::answers::Refusal;
 use crate::gateway::parked::{Parking, Place};
 use crate::gateway::query::Query;
@@ -34,8 +34,8 @@ use crate::websocket::web::answers;
 pub(crate) struct Requests(Mutex<BTreeMap<u16, u64>>);
 
 impl Requests {
-    fn count(&self, status: StatusCode) {
-        *self.0.lock().entry(status.as_u16()).or_default() += 1;
+    fn count(&self, status: u16) {
+        *self.0.lock().entry(status).or_default() += 1;
     }
 
     /// All counts so far.
@@ -73,10 +73,41 @@ impl Handler for Door {
         let front = Arc::clone(&self.0);
         Box::pin(async move {
             let entry = front.access_log.begin(&request, peer);
+            let unanswered = Unanswered {
+                requests: Arc::clone(&front.requests),
+                entry: Some(entry),
+            };
             let answer = front.route(&request, peer).await;
-            front.requests.count(answer.status());
-            entry.follow(answer)
+            unanswered.answer(answer)
         })
+    }
+}
+
+/// The status that is noted for a client that left before there was an answer.
+const LEFT: u16 = 499;
+
+/// A request before its answer. Dropped as such, its client has left.
+struct Unanswered {
+    requests: Arc<Requests>,
+    entry: Option<Entry>,
+}
+
+impl Unanswered {
+    fn answer(mut self, answer: Response) -> Response {
+        self.requests.count(answer.status().as_u16());
+        match self.entry.take() {
+            Some(entry) => entry.follow(answer),
+            None => answer,
+        }
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(entry) = &self.entry {
+            self.requests.count(LEFT);
+            entry.unanswered(LEFT);
+        }
     }
 }
 
@@ -167,7 +198,7 @@ impl Front {
 }
 
 fn event_stream(stream: Stream, version: Version) -> Response {
-    let body = stream.map_err(|never| match never {}).boxed_unsync();
+    let body = stream.map_err(Into::into).boxed_unsync();
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

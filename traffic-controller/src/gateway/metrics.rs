@@ -63,6 +63,11 @@ pub(crate) fn observe(metrics: &Metrics, sources: Sources) {
             platform.collect(samples);
         }
         ports::listener(samples, "http", &sources.connections);
+        samples.counter(
+            &names::GATEWAY_STALLED,
+            &[],
+            read(&sources.connections.stalled_responses),
+        );
         if let Some(tls) = &sources.provider_tls {
             let (reloads, failures) = (tls.reloads(), tls.reload_failures());
             ports::reloads(samples, "reverse_log_proxy", reloads, failures);

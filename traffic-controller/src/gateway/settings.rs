@@ -138,7 +138,9 @@ const OWN: &[Setting] = &[
     Setting::new(
         "GATEWAY_WRITE_TIMEOUT",
         "60s",
-        "A client whose connection takes no byte for this long is cut.",
+        "A client whose connection takes no byte for this long is cut, a response over HTTP/2 of which no further piece \
+         (64 KiB) is taken for this to twice this time is reset, and when a stream's end has come the client has this \
+         long for the rest.",
     ),
     Setting::new(
         "GATEWAY_TLS_RELOAD_INTERVAL",

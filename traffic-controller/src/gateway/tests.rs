@@ -103,6 +103,7 @@ const TIMES: Times = Times {
     stream_timeout: Duration::from_secs(14 * 60),
     heartbeat: Duration::from_secs(15),
     recheck_patience: Duration::from_secs(10),
+    farewell: Duration::from_secs(60),
 };
 
 /// A stream whose access is judged by the script, and the way to feed it.
@@ -348,6 +349,33 @@ async fn what_had_arrived_behind_a_broken_batch_is_counted() {
     assert_eq!(accounts.report().ingress.received, 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_in_time_although_its_client_takes_nothing() {
+    let script = Script::of(vec![Err(Denied::Refused)]);
+    for (first, after, reason) in [
+        (Ok(Allowed::default()), 14 * 60, "stream_timeout"),
+        (allowed(5), 5, "denied"),
+    ] {
+        let (mut stream, feed, accounts) = stream(script.clone(), first);
+        let start = Instant::now();
+        for _ in 0..3 {
+            feed.send(Bytes::from_static(BATCH)).await.unwrap();
+        }
+        let on_the_line = stream.frame().await.unwrap().unwrap();
+        let end = stream.frame().await.unwrap();
+        assert_eq!(
+            end.unwrap_err().to_string(),
+            "the client did not take the end of the stream in time"
+        );
+        assert_eq!(start.elapsed(), Duration::from_secs(after + 60), "{reason}");
+        // Dropped with the body, as the connection does it.
+        drop(stream);
+        assert!(feed.is_closed());
+        drop(on_the_line);
+        assert_eq!(outcome(&accounts), (3, 0, vec![(reason.to_owned(), 3)]));
+    }
+}
+
 /// Standard output, for the test to read.
 #[derive(Clone, Default)]
 struct Output(Arc<Mutex<Vec<u8>>>);
@@ -360,6 +388,25 @@ impl Write for Output {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A front door with nothing behind it.
+fn front(access: Arc<dyn AccessControl>, access_log: AccessLog, stop: CancellationToken) -> Front {
+    let accounts = accounts();
+    Front {
+        access,
+        provider: Arc::new(Nothing),
+        parking: Parking::new(Duration::ZERO, 1, Arc::clone(&accounts), Lifecycle::new()),
+        accounts,
+        requests: Arc::new(Requests::default()),
+        access_log,
+        slots: Arc::new(Semaphore::new(10)),
+        max_streams: 10,
+        max_query: 1000,
+        max_selectors: 10,
+        times: TIMES,
+        stop,
     }
 }
 
@@ -379,24 +426,10 @@ async fn ask(addr: SocketAddr, request: &str) -> String {
 async fn every_request_is_logged_with_the_bytes_of_its_body_and_without_its_token() {
     let output = Output::default();
     let (access_log, written) = AccessLog::to(output.clone()).unwrap();
-    let accounts = accounts();
     let unavailable = Err(Denied::Unavailable("away".to_owned()));
     let script = Script::of(vec![unavailable, Ok(Allowed::default())]);
     let stop = CancellationToken::new();
-    let front = Front {
-        access: script.clone(),
-        provider: Arc::new(Nothing),
-        parking: Parking::new(Duration::ZERO, 1, Arc::clone(&accounts), Lifecycle::new()),
-        accounts,
-        requests: Arc::new(Requests::default()),
-        access_log,
-        slots: Arc::new(Semaphore::new(10)),
-        max_streams: 10,
-        max_query: 1000,
-        max_selectors: 10,
-        times: TIMES,
-        stop: stop.clone(),
-    };
+    let front = front(script.clone(), access_log, stop.clone());
     let requests = Arc::clone(&front.requests);
     let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = server.local_addr();
@@ -432,4 +465,52 @@ async fn every_request_is_logged_with_the_bytes_of_its_body_and_without_its_toke
         ]
     );
     assert_eq!(requests.counts(), [(200, 1), (404, 2), (405, 1)].into());
+}
+
+/// Never comes to a judgement.
+#[derive(Debug)]
+struct Undecided(mpsc::Sender<()>);
+
+impl AccessControl for Undecided {
+    fn firehose<'a>(&'a self, _: &'a Credentials) -> Verdict<'a> {
+        unreachable!("the gateway does not ask that")
+    }
+
+    fn app_stream<'a>(&'a self, _: &'a str, _: &'a Credentials) -> Verdict<'a> {
+        unreachable!("the gateway does not ask that")
+    }
+
+    fn sources<'a>(&'a self, _: &'a [String], _: &'a Credentials) -> Verdict<'a> {
+        self.0.try_send(()).unwrap();
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_its_answer_is_logged_and_counted() {
+    let output = Output::default();
+    let (access_log, written) = AccessLog::to(output.clone()).unwrap();
+    let (asked, mut asking) = mpsc::channel(1);
+    let stop = CancellationToken::new();
+    let front = front(Arc::new(Undecided(asked)), access_log, stop.clone());
+    let requests = Arc::clone(&front.requests);
+    let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let (addr, stats) = (server.local_addr(), server.stats());
+    let door = Arc::new(Door(Arc::new(front)));
+    let served = tokio::spawn(server.serve(None, door, Settings::default(), stop.clone()));
+
+    let mut io = TcpStream::connect(addr).await.unwrap();
+    io.write_all(b"GET /v2/read?log HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    asking.recv().await.unwrap();
+    drop(io);
+    stop.cancel();
+    served.await.unwrap();
+    assert_eq!(stats.cut_at_drain.load(Ordering::Relaxed), 0);
+    assert!(written.await.is_err(), "the log's thread has ended");
+    let text = String::from_utf8(output.0.lock().clone()).unwrap();
+    let (_, line) = text.split_once("] ").unwrap();
+    assert_eq!(line, "\"GET /v2/read?log HTTP/1.1\" 499 0\n");
+    assert_eq!(requests.counts(), [(499, 1)].into());
 }

@@ -95,6 +95,35 @@ async fn a_client_that_takes_nothing_is_cut() {
 }
 
 #[tokio::test]
+async fn a_client_that_reads_slowly_does_not_hold_its_stream_for_ever() {
+    let mut rig = Rig::with(|config| {
+        config.write_timeout = Duration::from_secs(1);
+        config.stream_timeout = Duration::from_millis(100);
+        config.resume_grace = Duration::ZERO;
+    })
+    .await;
+    let mut io = TcpStream::connect(rig.addr()).await.unwrap();
+    io.write_all(b"GET /v2/read?counter HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let proxy = rig.opened.next().await;
+    // One event, and at this reader's pace it takes minutes.
+    proxy.send(batch((0..100_000).map(counter)));
+    let reader = tokio::spawn(async move {
+        let mut some = vec![0; 16 * 1024];
+        while io.read_exact(&mut some).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    proxy.closed().await;
+    let report = rig.ledger_with_closed(1).await;
+    let line = &report.subscriptions[0];
+    assert_eq!((line.received, line.delivered), (100_000, 0));
+    assert_eq!(line.dropped["stream_timeout"], 100_000);
+    reader.abort();
+}
+
+#[tokio::test]
 async fn a_thousand_streams_and_no_more() {
     const STREAMS: usize = 1000;
     let mut rig = Rig::with(|config| config.max_streams = STREAMS).await;

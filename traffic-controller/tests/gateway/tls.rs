@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Version;
@@ -181,6 +182,47 @@ async fn streams_over_http_1_and_over_one_connection_of_http_2() {
     // A batch of several pieces is one event here too, and a reader that does not read holds up its own proxy alone.
     feed.send(batch((0..5000).map(counter)));
     assert!(event(body).await == data_event(0..5000));
+}
+
+#[tokio::test]
+async fn a_client_with_a_closed_window_does_not_hold_its_stream() {
+    let certs = Certs::new();
+    let web = certs.of("trafficcontroller");
+    let mut rig = Rig::with(|config| {
+        config.listen_tls = Some((web.cert, web.key));
+        config.write_timeout = Duration::from_millis(200);
+        config.max_streams = 1;
+    })
+    .await;
+    let tls = ClientTls::ca_only_with(&certs.file("ca.crt"), Profile::Http2).unwrap();
+    let io = TokioIo::new(connect(&certs, rig.addr(), &tls).await);
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let handshake = builder.initial_stream_window_size(0).handshake(io);
+    let (mut requests, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    for n in 1..=2 {
+        let uri = "https://trafficcontroller/v2/read?counter";
+        let request = http::Request::get(uri).body(Empty::<Bytes>::new()).unwrap();
+        let response = soon("the head", requests.send_request(request))
+            .await
+            .unwrap();
+        assert_eq!(response.status(), 200);
+        let feed = rig.opened.next().await;
+        feed.send(batch([counter(1), counter(2)]));
+        feed.closed().await;
+        let report = rig.ledger_with_closed(n).await;
+        let line = &report.subscriptions[n - 1];
+        assert_eq!((line.received, line.delivered), (2, 0));
+        assert_eq!(line.dropped["disconnected"], 2);
+        assert!(
+            soon("the reset", response.into_body().collect())
+                .await
+                .is_err()
+        );
+    }
+    let metrics = rig.admin("/metrics").await;
+    let line = "loggregator_gateway_stalled_responses_total 2\n";
+    assert!(metrics.contains(line), "{metrics}");
 }
 
 #[tokio::test]

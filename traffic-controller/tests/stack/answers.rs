@@ -199,12 +199,12 @@ async fn every_request_is_a_line_of_the_security_event_log() {
              request={path} requestMethod={method} {from} dst=10.0.0.9 dpt=0"
         )
     };
-    let decoded = "/firehose/a b?filter-type=logs";
+    let shown = "/firehose/a%20b?filter-type=logs";
     let proxy = "src=1.2.3.4 spt=80";
-    let (first, second) = (format!("GET {decoded}"), "PUT //nowhere");
+    let (first, second) = (format!("GET {shown}"), "PUT //nowhere");
     assert_eq!(
         without_time(lines[0]),
-        expected(&first, "a&amp;b", decoded, "GET", proxy)
+        expected(&first, "a&amp;b", shown, "GET", proxy)
     );
     assert_eq!(
         without_time(lines[1]),

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use ::http::Method;
 use ::http::header::{CONTENT_LENGTH, HeaderValue};
@@ -19,9 +19,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::stall::{Turn, Watching};
 use super::{Body, BodyError, Handler, Response, Settings};
 use crate::TlsStream;
-use crate::accept::Served;
+use crate::accept::{ConnectionStats, Served};
 use crate::grpc::driver::{Driver, Executor};
 use crate::grpc::transport::{SharedTransport, Transport};
 
@@ -37,6 +38,14 @@ struct Requests {
 
 /// One request, until its answer has ended.
 struct Underway(Arc<Requests>);
+
+impl Requests {
+    /// How many there were, and whether all of them have ended.
+    fn seen(&self) -> (u64, bool) {
+        let begun = self.begun.load(Ordering::Relaxed);
+        (begun, begun == self.ended.load(Ordering::Relaxed))
+    }
+}
 
 impl Underway {
     fn new(requests: &Arc<Requests>) -> Self {
@@ -54,7 +63,20 @@ impl Drop for Underway {
 /// The body of an answer, which is what keeps the connection busy.
 struct Busy {
     body: Body,
+    turn: Arc<Turn>,
     _underway: Underway,
+}
+
+impl Busy {
+    fn new(body: Body, underway: Underway) -> Self {
+        let turn = Turn::current();
+        turn.is_the_clients();
+        Self {
+            body,
+            turn,
+            _underway: underway,
+        }
+    }
 }
 
 impl http_body::Body for Busy {
@@ -65,7 +87,10 @@ impl http_body::Body for Busy {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        self.turn.is_ours();
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        self.turn.is_the_clients();
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -86,12 +111,14 @@ fn without_body(response: &mut Response) {
     *response.body_mut() = super::full(Bytes::new());
 }
 
-/// Runs one connection until it ends, is idle for too long, or is drained or cut after `stop`.
+/// Runs one connection until it ends, is idle for too long, or is drained or cut after `stop`. A request that crosses the
+/// word that an idle connection is closed is still answered, for as long as that takes.
 pub(super) async fn run(
     stream: Box<TlsStream<TcpStream>>,
     peer: SocketAddr,
     handler: Arc<dyn Handler>,
     settings: Arc<Settings>,
+    stats: Arc<ConnectionStats>,
     stop: CancellationToken,
 ) -> Served {
     let requests = Arc::<Requests>::default();
@@ -105,16 +132,18 @@ pub(super) async fn run(
             if is_head {
                 without_body(&mut response);
             }
-            let busy = response.map(|body| {
-                let _underway = underway;
-                Busy { body, _underway }.boxed_unsync()
-            });
+            let busy = response.map(|body| Busy::new(body, underway).boxed_unsync());
             Ok::<_, Infallible>(busy)
         }
     });
     let transport = SharedTransport::new(Transport::Tls(stream));
     let executor = Executor::default();
-    let http = hyper::server::conn::http2::Builder::new(executor.clone())
+    let watching = Watching {
+        streams: executor.clone(),
+        patience: settings.stall_timeout,
+        stats,
+    };
+    let http = hyper::server::conn::http2::Builder::new(watching)
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.max_streams)
         .max_header_list_size(MAX_HEAD)
@@ -125,35 +154,44 @@ pub(super) async fn run(
     let mut cut = None;
     // The first request must come as soon as over HTTP/1.1.
     let mut look = pin!(sleep(settings.header_timeout));
-    let mut seen = 0;
+    let (mut seen, mut closing) = (0, false);
     let outcome = poll_fn(|cx| {
-        let stopped = cut.is_none() && stopping.as_mut().poll(cx).is_ready();
-        let mut idle = false;
-        while cut.is_none() && look.as_mut().poll(cx).is_ready() {
-            let begun = requests.begun.load(Ordering::Relaxed);
-            idle = begun == seen && begun == requests.ended.load(Ordering::Relaxed);
-            seen = begun;
-            look.as_mut().reset(Instant::now() + settings.idle_timeout);
-        }
-        if stopped || idle {
+        if cut.is_none() && stopping.as_mut().poll(cx).is_ready() {
             if let Some(http) = driver.connection() {
                 http.graceful_shutdown();
             }
-            let served = if stopped { Served::Cut } else { Served::Ended };
-            cut = Some((Box::pin(sleep(settings.drain_timeout)), served));
+            cut = Some(Box::pin(sleep(settings.drain_timeout)));
         }
-        if let Some((time, _)) = &mut cut
-            && time.as_mut().poll(cx).is_ready()
+        if let Some(cut) = &mut cut
+            && cut.as_mut().poll(cx).is_ready()
         {
-            return Poll::Ready(None);
+            return Poll::Ready(Err(Served::Cut));
         }
-        driver.poll_connection(cx).map(Some)
+        while cut.is_none() && look.as_mut().poll(cx).is_ready() {
+            let (begun, all_ended) = requests.seen();
+            if closing && all_ended {
+                return Poll::Ready(Err(Served::Ended));
+            }
+            if begun == seen && all_ended {
+                if let Some(http) = driver.connection() {
+                    http.graceful_shutdown();
+                }
+                closing = true;
+            }
+            seen = begun;
+            let next = match closing {
+                true => settings.drain_timeout,
+                false => settings.idle_timeout,
+            };
+            look.as_mut().reset(Instant::now() + next);
+        }
+        driver.poll_connection(cx).map(Ok)
     })
     .await;
-    match (outcome, cut) {
-        (None, Some((_, served))) => return served,
-        (Some(Err(error)), _) => tracing::debug!(%peer, %error, "HTTP/2 connection failed"),
-        _ => {}
+    match outcome {
+        Err(served) => return served,
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "HTTP/2 connection failed"),
+        Ok(Ok(())) => {}
     }
     Served::Ended
 }

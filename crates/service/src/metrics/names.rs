@@ -257,7 +257,9 @@ table! {
         GATEWAY_UNPARKED: COUNTER, Connections, "loggregator_gateway_unparked_streams_total", ["outcome"],
             "Kept streams that a client went on with (resumed) or nobody did in time (expired).";
         GATEWAY_REQUESTS: COUNTER, Count, "loggregator_gateway_requests_total", ["status"],
-            "Requests answered, by HTTP status.";
+            "Requests by HTTP status; 499: the client left before there was an answer.";
+        GATEWAY_STALLED: COUNTER, Count, "loggregator_gateway_stalled_responses_total", [],
+            "HTTP/2 responses that were reset because the client took nothing more of them.";
         GATEWAY_PROVIDER_CONNECTED: GAUGE, Connections, "loggregator_gateway_provider_connected", [],
             "1 while the connection to the reverse log proxy stands.";
         GATEWAY_ACCESS_LOG_DROPPED: COUNTER, Count, "loggregator_gateway_access_log_dropped_lines_total", [],

@@ -2,13 +2,13 @@
 //!
 //! The connection asks for the next piece when the last one is in its socket's buffer. Only then is the provider asked for
 //! the next batch, so that one batch is in flight and a slow reader holds the provider up, nobody else. A batch that was
-//! taken is always written whole before anything else is.
+//! taken is always written whole before anything else is. What ends a stream does so whether or not its client reads: the
+//! subscription goes at once, and the rest of the response a while later.
 
 mod events;
 mod line;
 mod question;
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use loggregator_net::grpc::{Code, Status};
+use thiserror::Error as ThisError;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -97,7 +98,14 @@ pub(crate) struct Times {
     pub(crate) heartbeat: Duration,
     /// How long it goes on when nobody can say whether its reader may still read.
     pub(crate) recheck_patience: Duration,
+    /// How long the client may take for what is still to be written when the stream's end has come.
+    pub(crate) farewell: Duration,
 }
+
+/// The client did not take the end of its stream in time.
+#[derive(Debug, ThisError)]
+#[error("the client did not take the end of the stream in time")]
+pub(crate) struct Untaken;
 
 /// What a stream is made of.
 pub(crate) struct Parts {
@@ -128,6 +136,9 @@ pub(crate) struct Stream {
     /// Ready when the reader may read no more.
     denied: Pin<Box<dyn Future<Output = Denied> + Send>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    farewell: Duration,
+    /// Ready when the end has taken too long.
+    cut: Option<Pin<Box<Sleep>>>,
     parking: Arc<Parking>,
     place: Option<Place>,
     _slot: OwnedSemaphorePermit,
@@ -175,6 +186,8 @@ impl Stream {
                 until_denied(allowed, patience, || question.ask()).await
             }),
             stop: Box::pin(stop.cancelled_owned()),
+            farewell: times.farewell,
+            cut: None,
             parking,
             place: Some(place),
             _slot: slot,
@@ -196,7 +209,6 @@ impl Stream {
                 }
                 return self.send(piece);
             }
-            self.look_at_the_clock(cx);
             match std::mem::replace(&mut self.state, State::Over) {
                 State::Over => return Poll::Ready(None),
                 State::Closing(end) => {
@@ -232,7 +244,7 @@ impl Stream {
         }
     }
 
-    /// Looks whether something ends the stream. Only ever asked between two batches.
+    /// Looks whether something ends the stream. A batch that is being written is still written whole.
     fn look_at_the_clock(&mut self, cx: &mut Context<'_>) {
         if !matches!(self.state, State::Open(_)) {
             return;
@@ -252,6 +264,7 @@ impl Stream {
 
     fn end(&mut self, end: End) {
         self.account.ended(end.name());
+        self.cut = Some(Box::pin(sleep(self.farewell)));
         let State::Open(mut source) = std::mem::replace(&mut self.state, State::Closing(end))
         else {
             return;
@@ -329,6 +342,12 @@ impl Stream {
         }
     }
 
+    /// Whether the client has taken too long for the end.
+    fn is_untaken(&mut self, cx: &mut Context<'_>) -> bool {
+        let cut = self.cut.as_mut();
+        cut.is_some_and(|cut| cut.as_mut().poll(cx).is_ready())
+    }
+
     /// A heartbeat, when there was no event for its time.
     fn poll_heartbeat(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
@@ -361,13 +380,19 @@ impl Drop for Stream {
 
 impl Body for Stream {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Untaken;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let piece = ready!(self.get_mut().poll_piece(cx));
+    ) -> Poll<Option<Result<Frame<Bytes>, Untaken>>> {
+        let stream = self.get_mut();
+        stream.look_at_the_clock(cx);
+        if stream.is_untaken(cx) {
+            info!(peer = %stream.account.identity().peer, "{Untaken}");
+            return Poll::Ready(Some(Err(Untaken)));
+        }
+        let piece = ready!(stream.poll_piece(cx));
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
 }

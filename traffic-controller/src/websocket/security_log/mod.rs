@@ -22,8 +22,11 @@ use tokio::sync::mpsc;
 
 use record::Destination;
 
-/// Lines that may wait for the disk.
+/// Lines that may wait for the disk. A line has some 25 KiB at most.
 const QUEUE: usize = 1024;
+
+/// Bytes after which a write takes no further line.
+const WRITE_BYTES: usize = 1024 * 1024;
 
 /// How long a request waits for the place of its line in the queue.
 const WAIT: Duration = Duration::from_secs(1);
@@ -99,10 +102,14 @@ impl SecurityLog {
 }
 
 async fn write(mut queue: mpsc::Receiver<Vec<u8>>, mut file: LogFile, counts: Arc<Lines>) {
-    let mut lines = Vec::with_capacity(QUEUE);
-    while queue.recv_many(&mut lines, QUEUE).await > 0 {
-        let (count, text) = (lines.len() as u64, lines.concat());
-        lines.clear();
+    while let Some(mut text) = queue.recv().await {
+        let mut count = 1;
+        while text.len() < WRITE_BYTES
+            && let Ok(line) = queue.try_recv()
+        {
+            text.extend_from_slice(&line);
+            count += 1;
+        }
         let write = move || {
             let result = file.append(&text);
             (file, result)
