@@ -55,6 +55,9 @@ pub trait Handler: Send + Sync + 'static {
     ) -> Pin<Box<dyn Future<Output = Response> + Send>>;
 }
 
+/// Largest head of a request, bytes; over HTTP/2 its names and values decoded.
+const MAX_HEAD: u32 = 128 * 1024;
+
 /// Settings of a [`Server`].
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -179,6 +182,7 @@ async fn run<IO: Read + Write + Unpin + Send + 'static>(
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(settings.header_timeout)
+        .max_buf_size(MAX_HEAD as usize)
         .serve_connection(io, service)
         .with_upgrades();
     let mut connection = pin!(connection);

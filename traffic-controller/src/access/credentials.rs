@@ -6,34 +6,52 @@ use std::fmt;
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderValue};
 
+use super::Denied;
+
+/// The longest authorisation text, bytes. A longer one is none that UAA issued; it is not kept, and nobody is asked.
+const MAX_TEXT: usize = 32 * 1024;
+
 /// The authorisation text of one request: the `Authorization` header or, if that is empty, the first cookie named
 /// `authorization`, query-unescaped. Never printed, not even by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credentials(Option<Vec<u8>>);
+pub struct Credentials(Text);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Text {
+    None,
+    TooLong,
+    Is(Vec<u8>),
+}
 
 impl Credentials {
     /// Takes the authorisation text out of a request's headers.
     pub fn from_headers(headers: &HeaderMap) -> Self {
-        let header = headers
-            .get(AUTHORIZATION)
-            .map(|value| value.as_bytes().to_vec());
-        Self(
-            header
-                .filter(|text| !text.is_empty())
-                .or_else(|| cookie(headers)),
-        )
+        Self(match authorization(headers) {
+            Some(text) => Text::of(text.into()),
+            None => cookie(headers).map_or(Text::None, Text::of),
+        })
     }
 
     /// Takes the authorisation text out of the `Authorization` header and nothing else: a browser adds cookies to requests
     /// that somebody else's page makes.
     pub fn from_authorization(headers: &HeaderMap) -> Self {
-        let header = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        Self(header.filter(|text| !text.is_empty()).map(<[u8]>::to_vec))
+        Self(authorization(headers).map_or(Text::None, |text| Text::of(text.into())))
     }
 
     /// The whole text, prefix included, as it would be passed on to a service that judges it.
     pub fn text(&self) -> Option<&[u8]> {
-        self.0.as_deref()
+        match &self.0 {
+            Text::Is(text) => Some(text),
+            Text::None | Text::TooLong => None,
+        }
+    }
+
+    /// Why there is no [`text`](Self::text): the request has none, or one that is too long to be any.
+    pub fn missing(&self) -> Denied {
+        match self.0 {
+            Text::TooLong => Denied::Refused,
+            Text::None | Text::Is(_) => Denied::NoToken,
+        }
     }
 
     /// The token for an admin check: only the literal lower-case `bearer ` is taken off. Any other spelling stays part
@@ -61,15 +79,31 @@ impl Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() {
-            "Credentials(present)"
-        } else {
-            "Credentials(none)"
+        f.write_str(match self.0 {
+            Text::None => "Credentials(none)",
+            Text::TooLong => "Credentials(too long)",
+            Text::Is(_) => "Credentials(present)",
         })
     }
 }
 
-fn cookie(headers: &HeaderMap) -> Option<Vec<u8>> {
+impl Text {
+    fn of(text: Cow<'_, [u8]>) -> Self {
+        if text.len() > MAX_TEXT {
+            Self::TooLong
+        } else {
+            Self::Is(text.into_owned())
+        }
+    }
+}
+
+/// The header, unless it is empty.
+fn authorization(headers: &HeaderMap) -> Option<&[u8]> {
+    let header = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    header.filter(|text| !text.is_empty())
+}
+
+fn cookie(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
     let pairs = headers
         .get_all(COOKIE)
         .iter()
@@ -86,9 +120,7 @@ fn cookie(headers: &HeaderMap) -> Option<Vec<u8>> {
                 .and_then(|rest| rest.strip_suffix(b"\""))
                 .unwrap_or(value);
             // An invalid escape counts as no token.
-            return unescape(unquoted, Plus::Blank)
-                .map(Cow::into_owned)
-                .filter(|text| !text.is_empty());
+            return unescape(unquoted, Plus::Blank).filter(|text| !text.is_empty());
         }
     }
     None
@@ -208,6 +240,23 @@ mod tests {
             from(&[("authorization", "t")]).admin_token(),
             Some(&b"t"[..])
         );
+    }
+
+    #[test]
+    fn what_is_too_long_is_not_kept_and_no_token_is_another_thing() {
+        let longest = "a".repeat(MAX_TEXT);
+        let longer = format!("{longest}a");
+        for (name, prefix) in [("authorization", ""), ("cookie", "authorization=")] {
+            let kept = from(&[(name, &format!("{prefix}{longest}"))]);
+            assert_eq!(kept.text(), Some(longest.as_bytes()));
+            let long = from(&[(name, &format!("{prefix}{longer}"))]);
+            assert_eq!((long.text(), long.missing()), (None, Denied::Refused));
+            assert_eq!((long.admin_token(), long.gateway_token()), (None, None));
+        }
+        // The cookie does not stand in for a header that is there.
+        let both = from(&[("authorization", &longer), ("cookie", "authorization=a")]);
+        assert_eq!(both.text(), None);
+        assert_eq!(from(&[]).missing(), Denied::NoToken);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub enum Denied {
     /// The request carries no token.
     #[error("authorization not provided")]
     NoToken,
-    /// The token is unknown, expired, or does not allow it, or whoever judges it could not be asked about an admin.
+    /// The token is unknown, expired, or does not allow it.
     #[error("invalid authorization")]
     Refused,
     /// The name in the path cannot be an application's, by the rules of whoever judges it.
@@ -37,7 +37,7 @@ pub enum Denied {
     /// The token is good, but for this holder the application does not exist.
     #[error("no such application for this token")]
     NotFound,
-    /// Whoever judges an application's token could not be asked.
+    /// Whoever judges the token could not be asked, or did not answer.
     #[error("authorization could not be checked: {0}")]
     Unavailable(String),
 }

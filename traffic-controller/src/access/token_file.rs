@@ -149,11 +149,12 @@ impl TokenFile {
     /// Judges a token. Every known token is compared, each in a time that does not depend on where they differ.
     fn judge(
         &self,
+        who: &Credentials,
         token: Option<&[u8]>,
         allows: impl Fn(&Grant) -> bool,
         otherwise: Denied,
     ) -> Result<Allowed, Denied> {
-        let token = token.ok_or(Denied::NoToken)?;
+        let token = token.ok_or_else(|| who.missing())?;
         let mut found = Err(Denied::Refused);
         for grant in self.tokens.load().iter() {
             if same(token, &grant.token) {
@@ -170,14 +171,19 @@ impl TokenFile {
 
 impl AccessControl for TokenFile {
     fn firehose<'a>(&'a self, who: &'a Credentials) -> Verdict<'a> {
-        let verdict = self.judge(who.admin_token(), |grant| grant.firehose, Denied::Refused);
+        let verdict = self.judge(
+            who,
+            who.admin_token(),
+            |grant| grant.firehose,
+            Denied::Refused,
+        );
         Box::pin(std::future::ready(verdict))
     }
 
     /// Who may read the firehose may read every application. The id need not be a GUID: it names what the file names.
     fn app_stream<'a>(&'a self, app_id: &'a str, who: &'a Credentials) -> Verdict<'a> {
         let allows = |grant: &Grant| grant.firehose || grant.apps.contains(app_id);
-        let verdict = self.judge(who.app_token(), allows, Denied::NotFound);
+        let verdict = self.judge(who, who.app_token(), allows, Denied::NotFound);
         Box::pin(std::future::ready(verdict))
     }
 
@@ -187,7 +193,7 @@ impl AccessControl for TokenFile {
             let listed = || source_ids.iter().all(|id| grant.apps.contains(id));
             grant.firehose || (!source_ids.is_empty() && listed())
         };
-        let verdict = self.judge(who.app_token(), allows, Denied::NotFound);
+        let verdict = self.judge(who, who.app_token(), allows, Denied::NotFound);
         Box::pin(std::future::ready(verdict))
     }
 }

@@ -447,6 +447,13 @@ mod tests {
         let error = Config::from_env(&lacking).unwrap_err();
         assert_eq!(error.0.len(), 4, "{error}");
         assert!(!error.to_string().contains("hush"));
+        let local = ("TRAFFIC_CONTROLLER_TOKEN_CHECK", "local");
+        let error = Config::from_env(&env_uaa(&[local])).unwrap_err();
+        let issuer = "TRAFFIC_CONTROLLER_TOKEN_CHECK=local needs TRAFFIC_CONTROLLER_TOKEN_ISSUER: UAA's other zones may \
+                      sign with the same keys";
+        assert!(error.to_string().contains(issuer), "{error}");
+        let issuer = ("TRAFFIC_CONTROLLER_TOKEN_ISSUER", "https://uaa");
+        Config::from_env(&env_uaa(&[local, issuer])).unwrap();
     }
 
     #[test]

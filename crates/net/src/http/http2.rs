@@ -20,14 +20,11 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::stall::{Turn, Watching};
-use super::{Body, BodyError, Handler, Response, Settings};
+use super::{Body, BodyError, Handler, MAX_HEAD, Response, Settings};
 use crate::TlsStream;
 use crate::accept::{ConnectionStats, Served};
 use crate::grpc::driver::{Driver, Executor};
 use crate::grpc::transport::{SharedTransport, Transport};
-
-/// Largest head of a request, names and values decoded, in bytes.
-const MAX_HEAD: u32 = 128 * 1024;
 
 /// Requests so far, and how many of them have ended.
 #[derive(Default)]

@@ -187,7 +187,7 @@ table! {
     }
     "Access checks", "Of the traffic controller and the gateway, where UAA and the Cloud Controller decide who may read; `target` is what is asked: uaa, capi_log_access, capi_service_instances, token_keys." => {
         ACCESS_CHECKS: COUNTER, Count, "loggregator_access_checks_total", ["target", "outcome"],
-            "Questions by what came of them: allowed, denied, failed (no usable answer), held_back (not asked, because the service is being left alone or too many were under way).";
+            "Questions by what came of them: allowed, denied, failed (no usable answer), held_back (not asked, because the service is being left alone or too many were under way). Checks that nobody waits for any more before they are sent count nowhere.";
         ACCESS_CHECK_SECONDS: COUNTER, Seconds, "loggregator_access_check_seconds_total", ["target"],
             "Time that answers took, summed up.";
         ACCESS_LAST_LATENCY: GAUGE, Seconds, "loggregator_access_last_latency_seconds", ["target"],

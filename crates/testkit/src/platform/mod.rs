@@ -38,6 +38,8 @@ use state::State;
 pub const CLIENT_ID: &str = "doppler";
 /// Its secret.
 pub const CLIENT_SECRET: &str = "stub-client-secret";
+/// The issuer of signed tokens.
+pub const ISSUER: &str = "https://uaa.stub/oauth/token";
 /// The name in the Cloud Controller's certificate.
 pub const CAPI_NAME: &str = "cloud-controller";
 

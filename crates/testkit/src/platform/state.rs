@@ -123,7 +123,7 @@ impl State {
         let issued = now();
         let mut all = json!({
             "jti": format!("{:016x}", self.tokens.lock().len()),
-            "iss": "https://uaa.stub/oauth/token",
+            "iss": super::ISSUER,
             "aud": ["doppler", "cloud_controller"],
             "sub": "somebody",
             "client_id": "cf",

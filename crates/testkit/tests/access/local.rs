@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use loggregator_testkit::eventually;
-use loggregator_testkit::platform::{Endpoint, Fault, Grant, Mode, Rotation};
+use loggregator_testkit::platform::{Endpoint, Fault, Grant, ISSUER, Mode, Rotation};
 use serde_json::{Value, json};
 use traffic_controller::access::{LocalCheck, TokenCheck};
 
 use crate::rig::{APP, OTHER_APP, Rig};
 
 async fn rig(change: impl FnOnce(&mut LocalCheck)) -> Rig {
-    let mut check = LocalCheck::default();
+    let mut check = LocalCheck {
+        issuer: ISSUER.to_owned(),
+        ..LocalCheck::default()
+    };
     change(&mut check);
     Rig::with(|config, _| config.tokens = TokenCheck::Local(check)).await
 }
@@ -48,7 +51,9 @@ async fn uaa_is_not_asked_about_signed_tokens_and_still_about_opaque_ones() {
 async fn bad_tokens_reach_nobody() {
     let rig = rig(|check| check.audience = Some("doppler".to_owned())).await;
     let stub = &rig.stub;
-    let good = json!({"exp": 9_999_999_999_u64, "aud": "doppler", "scope": ["doppler.firehose"]});
+    let good = json!({
+        "exp": 9_999_999_999_u64, "iss": ISSUER, "aud": "doppler", "scope": ["doppler.firehose"]
+    });
     let header = |alg: &str, kid: &str| json!({ "alg": alg, "kid": kid });
     let kid = stub.key_id();
     assert_eq!(
@@ -68,6 +73,13 @@ async fn bad_tokens_reach_nobody() {
         stub.issue(Grant::admin(), &json!({ "exp": null })).unwrap(),
         stub.issue(Grant::admin(), &json!({ "aud": "others" }))
             .unwrap(),
+        // Another zone of this UAA, which signs with the same key.
+        stub.issue(
+            Grant::admin(),
+            &json!({ "iss": "https://zone.uaa.stub/oauth/token" }),
+        )
+        .unwrap(),
+        stub.issue(Grant::admin(), &json!({ "iss": null })).unwrap(),
         stub.issue(Grant::admin(), &json!({ "jti": "x-r" }))
             .unwrap(),
         stub.sign(&header("none", &kid), &good).unwrap(),

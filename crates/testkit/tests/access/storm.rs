@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loggregator_testkit::platform::{Endpoint, Fault, Grant};
+use loggregator_testkit::eventually;
+use loggregator_testkit::platform::{Endpoint, Fault, Grant, Mode};
 use tokio::task::JoinSet;
 
 use crate::rig::{APP, Rig, get};
@@ -95,5 +96,37 @@ async fn requests_under_way_are_bounded_and_the_wait_is_too() {
     let held_back =
         "loggregator_access_checks_total{target=\"capi_log_access\",outcome=\"held_back\"} 19";
     assert!(metrics.contains(held_back), "{metrics}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn who_goes_away_before_there_was_a_place_is_not_asked_about() {
+    let rig = Rig::with(|config, _| config.limits.max_in_flight = 1).await;
+    rig.stub.set_fault(Endpoint::CheckToken, Mode::Hang.into());
+    let mut clients = JoinSet::new();
+    let ask = |clients: &mut JoinSet<_>, i: usize| {
+        let addr = rig.addr;
+        clients.spawn(async move {
+            let token = format!("bearer {i}");
+            get(addr, "/firehose/x", &[("authorization", &token)]).await;
+        });
+    };
+    ask(&mut clients, 0);
+    eventually("the only place is taken", async || {
+        rig.stub.calls(Endpoint::CheckToken, "0") == 1
+    })
+    .await;
+    for i in 1..=20 {
+        ask(&mut clients, i);
+    }
+    let under_way = async |checks: usize| {
+        let line = format!("loggregator_access_cache_entries{{cache=\"tokens\"}} {checks}\n");
+        rig.metrics().await.contains(&line)
+    };
+    eventually("all of them wait", async || under_way(21).await).await;
+    clients.shutdown().await;
+    // The one that was sent stays.
+    eventually("nobody waits any more", async || under_way(1).await).await;
+    assert_eq!(rig.stub.all_calls().total(Endpoint::CheckToken), 1);
     rig.stop().await;
 }

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::breaker::Breaker;
+use super::cache::Flight;
 use super::config::Limits;
 
 /// What came of a question.
@@ -20,7 +21,8 @@ pub(super) enum Outcome {
     Denied,
     /// There was no answer that means anything.
     Failed,
-    /// It was not asked: the service is being left alone, or the wait for a place took too long.
+    /// It was not asked: the service is being left alone, the wait for a place took too long, or nobody wants to know any
+    /// more.
     HeldBack,
 }
 
@@ -49,6 +51,9 @@ pub(super) enum Unanswered {
     /// Too many questions are under way.
     #[error("no place for another request in time")]
     Busy,
+    /// Whoever asked has left.
+    #[error("nobody waits for the answer any more")]
+    Unwanted,
 }
 
 /// A service: a client, how many may use it at once, and when to leave it alone.
@@ -85,20 +90,22 @@ impl Service {
         }
     }
 
-    /// Asks, and judges the answer. The outcome [`Outcome::Failed`] counts against the service.
+    /// Asks, and judges the answer. The outcome [`Outcome::Failed`] counts against the service. The question is made when
+    /// there is a place for it: many may be waiting.
     ///
     /// # Errors
     /// When there is no answer, or it was not asked.
     pub async fn ask<T>(
         &self,
-        question: Question,
+        flight: &Flight,
+        question: impl FnOnce() -> Question,
         judge: impl FnOnce(&Answer) -> (Outcome, T),
     ) -> Result<T, Unanswered> {
-        let asked = self.attempt(question, judge).await;
+        let asked = self.attempt(flight, question, judge).await;
         let outcome = match &asked {
             Ok((outcome, _)) => *outcome,
             Err(Unanswered::Client(_)) => Outcome::Failed,
-            Err(Unanswered::Resting | Unanswered::Busy) => Outcome::HeldBack,
+            Err(Unanswered::Resting | Unanswered::Busy | Unanswered::Unwanted) => Outcome::HeldBack,
         };
         self.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
         asked.map(|(_, judged)| judged)
@@ -106,7 +113,8 @@ impl Service {
 
     async fn attempt<T>(
         &self,
-        question: Question,
+        flight: &Flight,
+        question: impl FnOnce() -> Question,
         judge: impl FnOnce(&Answer) -> (Outcome, T),
     ) -> Result<(Outcome, T), Unanswered> {
         // Before the wait for a place, and after it: a service may have gone in between.
@@ -117,9 +125,12 @@ impl Service {
         let Ok(Ok(_slot)) = tokio::time::timeout_at(deadline, self.slots.acquire()).await else {
             return Err(Unanswered::Busy);
         };
+        if !flight.sent() {
+            return Err(Unanswered::Unwanted);
+        }
         let pass = self.breaker.enter().ok_or(Unanswered::Resting)?;
         let started = Instant::now();
-        let answer = self.client.send(question, deadline).await;
+        let answer = self.client.send(question(), deadline).await;
         let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.last_nanos.store(nanos, Ordering::Relaxed);
         self.sum_nanos.fetch_add(nanos, Ordering::Relaxed);

@@ -9,7 +9,9 @@ use http::{Request, Uri};
 use loggregator_net::http::client::Answer;
 use tracing::{info, warn};
 
+use super::super::Denied;
 use super::ask::{Outcome, Service};
+use super::cache::Flight;
 use super::config::Limits;
 use super::escape::{Blank, escape};
 
@@ -36,6 +38,20 @@ impl Sight {
             Self::NoAnswer(reason) => warn!("Could not get app information: [{reason}]"),
         }
     }
+
+    /// Whether this is the answer that the bearer may not; another than yes or this says nothing about the bearer.
+    pub fn is_no(&self) -> bool {
+        matches!(self, Self::Status(401 | 403 | 404))
+    }
+
+    /// The denial where there is neither a yes nor a no.
+    pub fn unavailable(&self) -> Denied {
+        Denied::Unavailable(match self {
+            Self::Allowed => "the Cloud Controller answered 200".to_owned(),
+            Self::Status(status) => format!("the Cloud Controller answered {status}"),
+            Self::NoAnswer(why) => why.to_string(),
+        })
+    }
 }
 
 /// One of its two questions.
@@ -60,7 +76,12 @@ impl Capi {
 
     /// Asks about an id, with the client's own authorization. Says for how long the answer may be kept: never when there
     /// was none, or one that says nothing about the bearer.
-    pub async fn check(&self, id: &str, authorization: HeaderValue) -> (Sight, Option<Duration>) {
+    pub async fn check(
+        &self,
+        flight: &Flight,
+        id: &str,
+        authorization: HeaderValue,
+    ) -> (Sight, Option<Duration>) {
         // An id is a GUID by now; it is escaped all the same.
         let address = format!("{}{}", self.prefix, escape(id.as_bytes(), Blank::Percent));
         let mut question = Request::new(Bytes::new());
@@ -69,12 +90,12 @@ impl Capi {
             Err(_) => return (Sight::NoAnswer("the address cannot be built".into()), None),
         }
         question.headers_mut().insert(AUTHORIZATION, authorization);
-        match self.service.ask(question, judge).await {
+        match self.service.ask(flight, || question, judge).await {
             Ok(200) => (Sight::Allowed, Some(self.allowed_for)),
             Ok(status) => {
-                let about_the_bearer = matches!(status, 401 | 403 | 404);
-                let keep = about_the_bearer.then_some(self.denied_for);
-                (Sight::Status(status), keep)
+                let sight = Sight::Status(status);
+                let keep = sight.is_no().then_some(self.denied_for);
+                (sight, keep)
             }
             Err(error) => (Sight::NoAnswer(error.to_string().into()), None),
         }

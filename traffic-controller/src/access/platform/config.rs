@@ -44,7 +44,7 @@ pub enum TokenCheck {
     Local(LocalCheck),
 }
 
-/// How signed tokens are checked without asking UAA.
+/// How signed tokens are checked without asking UAA. [`LocalCheck::issuer`] must be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalCheck {
     /// How often UAA's keys are fetched. Default 5 min.
@@ -55,8 +55,9 @@ pub struct LocalCheck {
     pub keys_hold_for: Duration,
     /// By how much clocks may differ. Default 60 s.
     pub leeway: Duration,
-    /// The issuer that a token must have (`iss`). `None`: any that signs with UAA's keys.
-    pub issuer: Option<String>,
+    /// The issuer that a token must have (`iss`). There is no default: a UAA zone without keys of its own signs with those of
+    /// the default zone, and only this tells their tokens apart.
+    pub issuer: String,
     /// The audience that a token must have among its own (`aud`). `None`: any.
     pub audience: Option<String>,
 }
@@ -68,7 +69,7 @@ impl Default for LocalCheck {
             refetch_floor: Duration::from_secs(10),
             keys_hold_for: Duration::from_secs(3600),
             leeway: Duration::from_secs(60),
-            issuer: None,
+            issuer: String::new(),
             audience: None,
         }
     }
@@ -81,7 +82,7 @@ pub struct Limits {
     pub allowed_for: Duration,
     /// How long a token that was denied stays so without asking again. Default 5 s.
     pub denied_for: Duration,
-    /// Answers kept, and different questions under way, at most; the oldest answers go first. Default 10,000.
+    /// Answers kept, and different questions under way, at most; the answers that end first go first. Default 10,000.
     pub max_cached: usize,
     /// Requests under way to each of UAA, the Cloud Controller, and its external address; others wait. Default 64.
     pub max_in_flight: usize,
@@ -184,6 +185,9 @@ pub enum PlatformError {
         /// For whom.
         service: &'static str,
     },
+    /// Tokens are to be checked here, and it is not said whose.
+    #[error("tokens are to be checked locally and there is no issuer that they must have")]
+    NoIssuer,
     /// The system gave no random bytes for the key of the cache.
     #[error("no random key for the cache of answers")]
     NoRandom,

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::ask::{Outcome, Service};
-use super::cache::{Cache, Key};
+use super::cache::{Cache, Flight, Key};
 use super::config::LocalCheck;
 use super::jwt::{Good, Jwt, PublicKey, Refusal};
 use super::uaa::now;
@@ -140,10 +140,10 @@ impl Local {
 
     /// Fetches the keys, unless that was tried a moment ago; whoever comes meanwhile waits for the same answer.
     async fn fetch(&self) {
-        let fetch = || {
+        let fetch = |flight: Arc<Flight>| {
             let source = Arc::clone(&self.source);
             async move {
-                source.fetch().await;
+                source.fetch(&flight).await;
                 ((), Some(source.refetch_floor))
             }
         };
@@ -191,14 +191,14 @@ impl Local {
 }
 
 impl Source {
-    async fn fetch(&self) {
+    async fn fetch(&self, flight: &Flight) {
         let mut question = Request::new(Bytes::new());
         *question.uri_mut() = self.uri.clone();
         let judge = |answer: &Answer| match usable(answer) {
             Some(keys) => (Outcome::Allowed, Some(keys)),
             None => (Outcome::Failed, None),
         };
-        match self.service.ask(question, judge).await {
+        match self.service.ask(flight, || question, judge).await {
             Ok(Some(keys)) => {
                 let ids = |set: &KeySet| set.keys.keys().cloned().collect::<Vec<_>>();
                 let set = KeySet {

@@ -48,7 +48,7 @@ pub use config::{Limits, LocalCheck, PlatformConfig, PlatformError, Secret, Toke
 
 use super::{AccessControl, Allowed, Credentials, Denied, Verdict};
 use ask::Service;
-use cache::{Cache, Key, Keyer};
+use cache::{Cache, Flight, Key, Keyer};
 use capi::{Capi, Sight};
 use escape::is_guid;
 use jwt::{Good, Refusal};
@@ -57,6 +57,9 @@ use uaa::{Judged, Standing, Uaa};
 
 /// Redirects of the Cloud Controller that are followed, as the Go program's HTTP client does.
 const MAX_REDIRECTS: usize = 10;
+
+/// What is said of a token when UAA says nothing; why is in the log.
+const NO_STANDING: &str = "no usable answer of UAA";
 
 /// Asks UAA and the Cloud Controller; see the module's text.
 pub struct Platform {
@@ -143,6 +146,9 @@ impl Platform {
             .map_err(|_| wrong("UAA"))?;
         let local = match &config.tokens {
             TokenCheck::Remote => None,
+            TokenCheck::Local(check) if check.issuer.is_empty() => {
+                return Err(PlatformError::NoIssuer);
+            }
             TokenCheck::Local(check) => {
                 let service = Service::new("token_keys", uaa_client.clone(), limits);
                 Some(Local::start(check, service, token_keys, lifecycle))
@@ -245,9 +251,9 @@ impl Platform {
     /// What UAA says of this token, now or a short while ago.
     async fn standing(&self, token: &[u8]) -> Standing {
         let key = self.keyer.key(&[b"uaa", token]);
-        let check = || {
+        let check = |flight: Arc<Flight>| {
             let (uaa, token) = (Arc::clone(&self.uaa), token.to_vec());
-            async move { uaa.check(&token).await }
+            async move { uaa.check(&flight, &token).await }
         };
         let judged = match self.standings.get(key, check).await {
             Ok(judged) => judged,
@@ -259,9 +265,9 @@ impl Platform {
 
     /// What the Cloud Controller says of this id, now or a short while ago.
     async fn sight(&self, capi: &Arc<Capi>, key: Key, id: &str, text: HeaderValue) -> Sight {
-        let check = || {
+        let check = |flight: Arc<Flight>| {
             let (capi, id) = (Arc::clone(capi), id.to_owned());
-            async move { capi.check(&id, text).await }
+            async move { capi.check(&flight, &id, text).await }
         };
         let sight = match self.sights.get(key, check).await {
             Ok(sight) => sight,
@@ -272,17 +278,18 @@ impl Platform {
     }
 
     async fn judge_firehose(&self, who: &Credentials) -> Result<Allowed, Denied> {
-        let token = who.admin_token().ok_or_else(|| told(Denied::NoToken))?;
-        match self.local(Some(token)).await {
-            Ok(None) => {}
-            Ok(Some(good)) if good.firehose => return Ok(until(Some(good))),
-            Ok(Some(_)) => return Err(told(Denied::Refused)),
-            Err(_) => return Err(Denied::Refused),
+        let token = who.admin_token().ok_or_else(|| told(who.missing()))?;
+        let refused = |refusal| denied(refusal, Denied::Refused);
+        match self.local(Some(token)).await.map_err(refused)? {
+            None => {}
+            Some(good) if good.firehose => return Ok(until(Some(good))),
+            Some(_) => return Err(told(Denied::Refused)),
         }
         match self.standing(token).await {
             Standing::Good { firehose: true, .. } => Ok(Allowed::default()),
             Standing::Good { .. } => Err(told(Denied::Refused)),
-            Standing::NotGood | Standing::Unknown => Err(Denied::Refused),
+            Standing::NotGood => Err(Denied::Refused),
+            Standing::Unknown => Err(Denied::Unavailable(NO_STANDING.to_owned())),
         }
     }
 
@@ -291,34 +298,27 @@ impl Platform {
             return Err(told(Denied::NotAnAppId));
         }
         let Some(text) = who.text() else {
-            info!("Error: authorization not provided");
-            return Err(Denied::NoToken);
+            let missing = who.missing();
+            info!("Error: {missing}");
+            return Err(missing);
         };
         let header = header(text).ok_or_else(|| told(Denied::Refused))?;
-        let good = match self.local(who.app_token()).await {
-            Ok(good) => good,
-            Err(refusal @ Refusal::NoKeys) => {
-                return Err(Denied::Unavailable(refusal.to_string()));
-            }
-            Err(_) => return Err(Denied::Refused),
-        };
+        let refused = |refusal| denied(refusal, Denied::Refused);
+        let good = self.local(who.app_token()).await.map_err(refused)?;
         let key = self.log_access_key(app_id, text);
         match self.sight(&self.log_access, key, app_id, header).await {
             Sight::Allowed => Ok(until(good)),
             Sight::Status(401) => Err(Denied::Refused),
             Sight::Status(403 | 404) => Err(Denied::NotFound),
-            Sight::Status(status) => Err(Denied::Unavailable(format!(
-                "the Cloud Controller answered {status}"
-            ))),
-            Sight::NoAnswer(why) => Err(Denied::Unavailable(why.to_string())),
+            other => Err(other.unavailable()),
         }
     }
 
     async fn judge_sources(&self, ids: &[String], who: &Credentials) -> Result<Allowed, Denied> {
-        let no_token = || told(Denied::NoToken);
+        let no_token = || told(who.missing());
         let text = who.text().ok_or_else(no_token)?;
         let token = who.gateway_token().ok_or_else(no_token)?;
-        let refused = |_| Denied::NotFound;
+        let refused = |refusal| denied(refusal, Denied::NotFound);
         // What is wrong with the token, if something is, has its line by now.
         let mut not_found: fn(Denied) -> Denied = told;
         let (admin, mut good) = match self.local(Some(token)).await.map_err(refused)? {
@@ -332,7 +332,7 @@ impl Platform {
                     not_found = |why| why;
                     (false, None)
                 }
-                Standing::Unknown => return Err(Denied::NotFound),
+                Standing::Unknown => return Err(Denied::Unavailable(NO_STANDING.to_owned())),
             },
         };
         if admin {
@@ -350,27 +350,33 @@ impl Platform {
             if !is_guid(id) {
                 return Err(not_found(Denied::NotFound));
             }
-            if !self.sees(id, text, &header).await {
-                return Err(Denied::NotFound);
-            }
+            self.sees(id, text, &header).await?;
         }
         Ok(until(good))
     }
 
     /// Whether the bearer may see an application or a service instance of this id.
-    async fn sees(&self, id: &str, text: &[u8], header: &HeaderValue) -> bool {
+    async fn sees(&self, id: &str, text: &[u8], header: &HeaderValue) -> Result<(), Denied> {
         let key = self.log_access_key(id, text);
-        match self.sight(&self.log_access, key, id, header.clone()).await {
-            Sight::Allowed => return true,
+        let app = self.sight(&self.log_access, key, id, header.clone()).await;
+        match app {
+            Sight::Allowed => return Ok(()),
             // No second try where there was no answer.
-            Sight::NoAnswer(_) => return false,
+            Sight::NoAnswer(_) => return Err(app.unavailable()),
             Sight::Status(_) => {}
         }
-        let Some(capi) = &self.service_instances else {
-            return false;
+        let instance = match &self.service_instances {
+            Some(capi) => {
+                let key = self.keyer.key(&[b"service_instances", id.as_bytes(), text]);
+                self.sight(capi, key, id, header.clone()).await
+            }
+            None => app.clone(),
         };
-        let key = self.keyer.key(&[b"service_instances", id.as_bytes(), text]);
-        self.sight(capi, key, id, header.clone()).await == Sight::Allowed
+        if instance == Sight::Allowed {
+            return Ok(());
+        }
+        let unknown = [app, instance].into_iter().find(|sight| !sight.is_no());
+        Err(unknown.map_or(Denied::NotFound, |sight| sight.unavailable()))
     }
 
     fn log_access_key(&self, id: &str, text: &[u8]) -> Key {
@@ -403,6 +409,14 @@ impl AccessControl for Platform {
 impl fmt::Debug for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Platform").finish_non_exhaustive()
+    }
+}
+
+/// The refusal of a token that was to be checked here: without keys nothing can be said about it, else the answer is no.
+fn denied(refusal: Refusal, no: Denied) -> Denied {
+    match refusal {
+        Refusal::NoKeys => Denied::Unavailable(refusal.to_string()),
+        _ => no,
     }
 }
 

@@ -40,7 +40,8 @@ macro_rules! access_settings {
             ),
             Setting::optional(
                 concat!($prefix, "TOKEN_ISSUER"),
-                "local: the issuer that a token must have. Unset: any that signs with UAA's keys.",
+                "local: the issuer that a token must have, as UAA's /.well-known/openid-configuration names it; must be set \
+                 then. UAA's other zones may sign with the same keys.",
             ).takes("URL"),
             Setting::optional(
                 concat!($prefix, "TOKEN_AUDIENCE"),
@@ -60,7 +61,8 @@ macro_rules! access_settings {
             Setting::new(
                 concat!($prefix, "ACCESS_MAX_CACHED"),
                 "10000",
-                "Their answers that are kept, and different checks under way, at most; the oldest answers go first.",
+                "Their answers that are kept, and different checks under way, at most; the answers that end first go \
+                 first.",
             ),
             Setting::new(
                 concat!($prefix, "ACCESS_MAX_IN_FLIGHT"),
@@ -128,7 +130,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, prefix: &str) -> (TokenCheck, Limits
         refetch_floor: positive(reader, &name("TOKEN_KEY_REFETCH_FLOOR")),
         keys_hold_for: positive(reader, &name("TOKEN_KEY_MAX_AGE")),
         leeway: reader.value(&name("TOKEN_LEEWAY")),
-        issuer: reader.optional(&name("TOKEN_ISSUER")),
+        issuer: reader.optional(&name("TOKEN_ISSUER")).unwrap_or_default(),
         audience: reader.optional(&name("TOKEN_AUDIENCE")),
     };
     if local.keys_hold_for < local.key_refresh {
@@ -136,7 +138,14 @@ pub(crate) fn read(reader: &mut Reader<'_>, prefix: &str) -> (TokenCheck, Limits
         reader.reject(&name("TOKEN_KEY_MAX_AGE"), reason);
     }
     let tokens = match reader.value::<String>(&name("TOKEN_CHECK")).as_str() {
-        "local" => TokenCheck::Local(local),
+        "local" => {
+            if local.issuer.is_empty() {
+                reader.conflict(format!(
+                    "{prefix}TOKEN_CHECK=local needs {prefix}TOKEN_ISSUER: UAA's other zones may sign with the same keys"
+                ));
+            }
+            TokenCheck::Local(local)
+        }
         "remote" => TokenCheck::Remote,
         _ => {
             reader.reject(&name("TOKEN_CHECK"), "must be remote or local");

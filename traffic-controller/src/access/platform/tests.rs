@@ -67,6 +67,10 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
+        Self::with(TokenCheck::Remote)
+    }
+
+    fn with(tokens: TokenCheck) -> Self {
         let lifecycle = Lifecycle::new();
         let server = web::Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let url = format!("http://{}", server.local_addr());
@@ -82,6 +86,7 @@ impl Rig {
             uaa_secret: Secret::new("hush"),
             capi_url: format!("{url}/"),
             capi_external_url: Some(url),
+            tokens,
             ..PlatformConfig::default()
         };
         let platform = Platform::start(&config, Duration::from_secs(5), &lifecycle).unwrap();
@@ -229,11 +234,23 @@ async fn the_gateway_asks_about_an_admin_first_and_then_about_each_source() {
     assert_eq!(asked.len(), 5 + 3);
     assert_ne!(rig.platform.latencies().service_instances, Duration::ZERO);
 
+    // An answer that says nothing about the bearer is no denial.
+    *rig.stub.capi.lock() = (503, 404);
+    let away = |why: &str| Err(Denied::Unavailable(why.to_owned()));
+    let answered = away("the Cloud Controller answered 503");
+    assert_eq!(
+        rig.platform.sources(&both, &who("bearer v")).await,
+        answered
+    );
+    rig.asked();
+
     // UAA gives no JSON: nobody gets in, not even with an application of theirs.
     *rig.stub.capi.lock() = (200, 200);
     *rig.stub.uaa.lock() = (200, "<html>");
-    assert_eq!(rig.platform.sources(&both, &who("bearer u")).await, denied);
-    assert_eq!(rig.asked().len(), 1);
+    let silent = away(NO_STANDING);
+    assert_eq!(rig.platform.sources(&both, &who("bearer u")).await, silent);
+    assert_eq!(rig.platform.firehose(&who("bearer u")).await, silent);
+    assert_eq!(rig.asked().len(), 2);
 }
 
 #[tokio::test]
@@ -242,14 +259,65 @@ async fn a_service_that_fails_is_left_alone_and_kept_answers_hold() {
     assert_eq!(rig.platform.firehose(&who("bearer known")).await, YES);
     *rig.stub.uaa.lock() = (500, r#"{"scope":["doppler.firehose"]}"#);
     rig.asked();
+    let (mut refused, mut silent) = (0, 0);
     for i in 0..50 {
-        let denied = rig.platform.firehose(&who(&format!("bearer {i}"))).await;
-        assert_eq!(denied, Err(Denied::Refused));
+        match rig.platform.firehose(&who(&format!("bearer {i}"))).await {
+            Err(Denied::Refused) => refused += 1,
+            Err(Denied::Unavailable(_)) => silent += 1,
+            other => panic!("{other:?}"),
+        }
     }
+    assert!(refused >= 5 && silent > 0, "{refused} {silent}");
     let asked = rig.asked().len();
     assert!((5..50).contains(&asked), "{asked}");
     assert_eq!(rig.platform.firehose(&who("bearer known")).await, YES);
     assert_eq!(rig.asked(), []);
+}
+
+#[tokio::test]
+async fn a_token_that_is_too_long_reaches_nobody() {
+    let rig = Rig::new();
+    let (long, ids) = (who(&"a".repeat(32 * 1024 + 1)), [APP.to_owned()]);
+    let refused = Err(Denied::Refused);
+    assert_eq!(rig.platform.firehose(&long).await, refused);
+    assert_eq!(rig.platform.app_stream(APP, &long).await, refused);
+    assert_eq!(rig.platform.sources(&ids, &long).await, refused);
+    assert_eq!(rig.asked(), []);
+    assert_eq!(
+        rig.platform.firehose(&who(&"a".repeat(32 * 1024))).await,
+        YES
+    );
+}
+
+#[tokio::test]
+async fn without_keys_nothing_is_said_about_a_signed_token() {
+    let check = LocalCheck {
+        issuer: "https://uaa".to_owned(),
+        ..LocalCheck::default()
+    };
+    let rig = Rig::with(TokenCheck::Local(check));
+    // {"alg":"RS256"}.{"exp":9999999999}
+    let signed = who("bearer eyJhbGciOiJSUzI1NiJ9.eyJleHAiOjk5OTk5OTk5OTl9.AAAA");
+    let ids = [APP.to_owned()];
+    let silent = Err(Denied::Unavailable(Refusal::NoKeys.to_string()));
+    assert_eq!(rig.platform.firehose(&signed).await, silent);
+    assert_eq!(rig.platform.app_stream(APP, &signed).await, silent);
+    assert_eq!(rig.platform.sources(&ids, &signed).await, silent);
+}
+
+#[test]
+fn local_checks_do_not_start_without_an_issuer() {
+    let config = PlatformConfig {
+        uaa_url: "http://uaa".to_owned(),
+        capi_url: "http://cc".to_owned(),
+        tokens: TokenCheck::Local(LocalCheck::default()),
+        ..PlatformConfig::default()
+    };
+    let error = Platform::start(&config, Duration::from_secs(5), &Lifecycle::new()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "tokens are to be checked locally and there is no issuer that they must have"
+    );
 }
 
 #[test]

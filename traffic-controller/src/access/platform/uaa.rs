@@ -8,11 +8,12 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Request, StatusCode, Uri};
-use loggregator_net::http::client::Answer;
+use loggregator_net::http::client::{Answer, Question};
 use serde::Deserialize;
 use tracing::{info, warn};
 
 use super::ask::{Outcome, Service};
+use super::cache::Flight;
 use super::config::{Limits, Secret};
 use super::escape::{Blank, escape};
 
@@ -117,7 +118,21 @@ impl Uaa {
     }
 
     /// Asks about a token. Says for how long the answer may be kept: never when there was none.
-    pub async fn check(&self, token: &[u8]) -> (Arc<Judged>, Option<Duration>) {
+    pub async fn check(&self, flight: &Flight, token: &[u8]) -> (Arc<Judged>, Option<Duration>) {
+        let judge = |answer: &Answer| {
+            let judged = self.judge(answer, token, now());
+            (judged.outcome, judged)
+        };
+        let judged = self
+            .service
+            .ask(flight, || self.question(token), judge)
+            .await;
+        let judged = judged.unwrap_or_else(|error| Judged::failed(error.to_string()));
+        let keep = judged.keep;
+        (Arc::new(judged), keep)
+    }
+
+    fn question(&self, token: &[u8]) -> Question {
         let mut question =
             Request::new(Bytes::from(format!("token={}", escape(token, Blank::Plus))));
         *question.method_mut() = http::Method::POST;
@@ -128,14 +143,7 @@ impl Uaa {
             CONTENT_TYPE,
             HeaderValue::from_static("application/x-www-form-urlencoded"),
         );
-        let judge = |answer: &Answer| {
-            let judged = self.judge(answer, token, now());
-            (judged.outcome, judged)
-        };
-        let judged = self.service.ask(question, judge).await;
-        let judged = judged.unwrap_or_else(|error| Judged::failed(error.to_string()));
-        let keep = judged.keep;
-        (Arc::new(judged), keep)
+        question
     }
 
     fn judge(&self, answer: &Answer, token: &[u8], now: f64) -> Judged {
