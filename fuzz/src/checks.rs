@@ -3,8 +3,9 @@
 
 use bytes::Bytes;
 use loggregator_envelope::{
-    EnvelopeRef, Frame, FrameBuilder, V1Builder, json,
+    EnvelopeRef, Flags, Frame, FrameBuilder, V1Builder, json,
     splice::{DefaultTags, Edit, move_to_deprecated_tags, move_to_tags},
+    survey,
 };
 use loggregator_proto::{plumbing, v2};
 use prost::Message;
@@ -17,7 +18,22 @@ fn frame(data: &[u8]) -> Option<Frame> {
 
 /// What a scan accepts decodes, and the index tells the truth about it.
 pub fn scan(data: &[u8]) {
-    let Some(frame) = frame(data) else { return };
+    let shorter = survey(data, Flags::HAS_TAGS);
+    let Some(frame) = frame(data) else {
+        assert!(
+            shorter.is_err(),
+            "the shorter pass finds the same framing broken"
+        );
+        return;
+    };
+    assert!(
+        shorter.is_ok(),
+        "the shorter pass finds the same framing whole"
+    );
+    let accepted = survey(frame.bytes(), Flags::HAS_TAGS).expect("what was accepted is whole");
+    assert!(accepted.sound && accepted.envelopes == frame.len());
+    let tagged = frame.index().flags().contains(Flags::HAS_TAGS);
+    assert_eq!(accepted.found, tagged);
     let decoded = v2::EnvelopeBatch::decode(&frame.bytes()[..])
         .expect("what was accepted decodes everywhere");
     assert_eq!(decoded.batch.len(), frame.len());
