@@ -64,6 +64,8 @@ pub enum Command {
     Rlp(Box<ComponentArgs<Rlp>>),
     /// Run a reverse log proxy's gateway: v2 envelopes as JSON over HTTP
     RlpGateway(Box<ComponentArgs<Gateway>>),
+    /// Take logs and metrics to files, syslog, Kafka or Prometheus, as a file says
+    Nozzle(crate::nozzle::NozzleArgs),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  loggregator completions bash > ~/.local/share/bash-completion/completions/loggregator"

@@ -86,7 +86,11 @@ pub fn run<C: Component>(args: ComponentArgs<C>) -> Result<ExitCode> {
     })
 }
 
-fn log_config(flags: Flags<LogTable>) -> Result<logging::Config, Errors> {
+/// The settings of the process log.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub fn log_config(flags: Flags<LogTable>) -> Result<logging::Config, Errors> {
     let mut log = logging::Config::from_env(&flags.over(ProcessEnv))?;
     if let logging::Format::Text { color } = &mut log.format {
         *color = crate::output::ColorArg::Auto.stderr().is_on();
@@ -94,7 +98,8 @@ fn log_config(flags: Flags<LogTable>) -> Result<logging::Config, Errors> {
     Ok(log)
 }
 
-fn refuse(errors: &Errors) -> ExitCode {
+/// Tells what is wrong with the settings.
+pub fn refuse(errors: &Errors) -> ExitCode {
     crate::output::tell(&format!(
         "error: {errors}\nEvery flag and its variable is listed by `--help`."
     ));

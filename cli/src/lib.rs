@@ -13,6 +13,7 @@ mod emit;
 mod exit;
 mod http_get;
 mod limits;
+mod nozzle;
 mod output;
 mod reader;
 mod settings;
@@ -55,6 +56,7 @@ fn run(cli: Cli, zone: view::LocalTime) -> anyhow::Result<ExitCode> {
         Command::TrafficController(args) => return component::run(*args),
         Command::Rlp(args) => return component::run(*args),
         Command::RlpGateway(args) => return component::run(*args),
+        Command::Nozzle(args) => return nozzle::run(args),
         Command::Up(args) => runtime(None)?.block_on(up::run(*args, color)),
         Command::Tail(args) => runtime(Some(2))?.block_on(tail::run_tail(args, color, zone)),
         Command::Firehose(args) => {

@@ -1,0 +1,143 @@
+//! What a nozzle author writes: a destination, and what it says about each event.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use loggregator_service::Lifecycle;
+use loggregator_service::metrics::Metrics;
+
+use crate::event::Batch;
+
+/// Takes batches to where they should go.
+///
+/// The framework calls [`deliver`](Destination::deliver) with at most [`Limits::in_flight`](crate::kind::Limits) batches
+/// at a time. The futures of later batches are first polled after those of earlier ones, so what a destination does before
+/// it first waits happens in the order of the events. It must not answer [`Delivery::All`] before the destination has
+/// confirmed what its guarantee promises: the cursor moves past what was answered and never comes back.
+///
+/// Retries, backoff, the circuit breaker, rate limits, dead letters and the counts are the framework's.
+pub trait Destination: Send + Sync + 'static {
+    /// Delivers a batch. Dropping the future gives the batch up: it counts as not delivered and comes again later.
+    fn deliver(&self, batch: &Batch) -> impl Future<Output = Delivery> + Send;
+
+    /// Hands on what the destination itself still holds, at the end. The framework limits the time.
+    fn close(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Delivery {
+    /// Every event was taken.
+    All,
+    /// One outcome per event, in order. Too short a list counts as [`Outcome::Retry`] for the rest.
+    Each(Vec<Outcome>),
+    /// Nothing is known to have been taken: the same events come again after a backoff, at the earliest after `after`.
+    Retry {
+        /// Why.
+        why: Reason,
+        /// What the destination asked for, such as an HTTP `Retry-After`.
+        after: Option<Duration>,
+    },
+    /// The destination refuses the batch as a whole and will go on doing so. The framework halves the batch until the
+    /// event that is to blame is alone, and dead-letters that.
+    Refused(Reason),
+    /// The batch is bigger than the destination takes. It is halved; a single event is dead-lettered as oversize.
+    TooLarge(Reason),
+}
+
+/// What became of one event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was taken.
+    Delivered,
+    /// Not taken; it may be later.
+    Retry(Reason),
+    /// It will never be taken: dead letter.
+    Rejected(Reason),
+    /// It is too large, ever: dead letter.
+    Oversize(Reason),
+}
+
+/// Why something was not taken: a code for metrics and the ledger, and a text for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// Lower case with underscores, from a small fixed set: `connect`, `timeout`, `status_500`, `invalid_utf8`, ….
+    pub code: Cow<'static, str>,
+    /// What happened, with the values that explain it. No secrets.
+    pub detail: String,
+}
+
+impl Reason {
+    /// A reason.
+    #[must_use]
+    pub fn new(code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Reason {
+        Reason {
+            code: code.into(),
+            detail: detail.into(),
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.detail.is_empty() {
+            f.write_str(&self.code)
+        } else {
+            write!(f, "{}: {}", self.code, self.detail)
+        }
+    }
+}
+
+/// What a destination has around it when it starts.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Name of the nozzle.
+    pub nozzle: String,
+    /// Name of the destination, unique in the nozzle.
+    pub name: String,
+    /// Registry for its own metrics; their label `destination` has its name.
+    pub metrics: Metrics,
+    /// Owner of its tasks.
+    pub lifecycle: Lifecycle,
+    /// A folder of its own, where the nozzle keeps state on disk.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// A destination could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("destination {destination}: {what}")]
+pub struct StartError {
+    /// Its name.
+    pub destination: String,
+    /// What could not be done.
+    pub what: String,
+    /// Why.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// A boxed future, one per batch.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// [`Destination`] as an object; every destination is one.
+pub trait DynDestination: Send + Sync + 'static {
+    /// As [`Destination::deliver`].
+    fn deliver<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Delivery>;
+    /// As [`Destination::close`].
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+impl<D: Destination> DynDestination for D {
+    fn deliver<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Delivery> {
+        Box::pin(Destination::deliver(self, batch))
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(Destination::close(self))
+    }
+}
