@@ -23,6 +23,13 @@ pub trait Destination: Send + Sync + 'static {
     /// Delivers a batch. Dropping the future gives the batch up: it counts as not delivered and comes again later.
     fn deliver(&self, batch: &Batch) -> impl Future<Output = Delivery> + Send;
 
+    /// The first event that an earlier process has not delivered, where the destination itself keeps that (in the transaction
+    /// in which it delivers, say). Asked once, before the first batch; events below it count as delivered and do not come.
+    /// It must be of this very buffer: see [`Context::buffer_id`].
+    fn resume(&self) -> impl Future<Output = Option<u64>> + Send {
+        async { None }
+    }
+
     /// Hands on what the destination itself still holds, at the end. The framework limits the time.
     fn close(&self) -> impl Future<Output = ()> + Send {
         async {}
@@ -104,6 +111,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Owner of its tasks.
     pub lifecycle: Lifecycle,
+    /// Identity of the buffer: another one numbers other events with the same numbers.
+    pub buffer_id: String,
     /// A folder of its own, where the nozzle keeps state on disk.
     pub state_dir: Option<PathBuf>,
 }
@@ -128,6 +137,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait DynDestination: Send + Sync + 'static {
     /// As [`Destination::deliver`].
     fn deliver<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Delivery>;
+    /// As [`Destination::resume`].
+    fn resume(&self) -> BoxFuture<'_, Option<u64>>;
     /// As [`Destination::close`].
     fn close(&self) -> BoxFuture<'_, ()>;
 }
@@ -135,6 +146,10 @@ pub trait DynDestination: Send + Sync + 'static {
 impl<D: Destination> DynDestination for D {
     fn deliver<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Delivery> {
         Box::pin(Destination::deliver(self, batch))
+    }
+
+    fn resume(&self) -> BoxFuture<'_, Option<u64>> {
+        Box::pin(Destination::resume(self))
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

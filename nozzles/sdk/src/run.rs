@@ -99,6 +99,7 @@ pub async fn start(
             name: destination.name.clone(),
             metrics: metrics.clone(),
             lifecycle: egress_stage.clone(),
+            buffer_id: buffer.id().to_owned(),
             state_dir: None,
         };
         let running = plan.start(context).await?;

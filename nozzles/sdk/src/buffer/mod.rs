@@ -5,6 +5,7 @@
 //! down. A destination that is behind fills its own share of the buffer and no other's.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher as _;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -107,6 +108,7 @@ pub struct Cursor {
 
 #[derive(Debug)]
 struct Shared {
+    id: String,
     state: Mutex<State>,
     arrived: Notify,
 }
@@ -137,6 +139,10 @@ impl Buffer {
             .map(|(name, _)| (name.clone(), 0));
         Ok(Buffer {
             shared: Arc::new(Shared {
+                id: format!(
+                    "{:016x}",
+                    foldhash::quality::RandomState::default().hash_one(0)
+                ),
                 state: Mutex::new(State {
                     max_bytes,
                     bytes: 0,
@@ -187,6 +193,12 @@ impl Buffer {
     pub fn close(&self) {
         self.shared.state.lock().closed = true;
         self.shared.arrived.notify_waiters();
+    }
+
+    /// Its identity, made when it was empty for the first time. One on disk keeps it.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.shared.id
     }
 
     /// How full it is.
