@@ -118,6 +118,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
         server_tls: Arc::clone(&server_tls),
         client_tls,
     });
+    lifecycle.account_at_end(Arc::clone(&observer) as Arc<dyn Source>);
     let mut running = Running {
         grpc_addr: ports.grpc.local_addr(),
         udp_addr: ports.udp.as_ref().and_then(|udp| udp.local_addr().ok()),

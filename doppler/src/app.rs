@@ -27,8 +27,8 @@ use crate::self_metrics::{Agent, Destination, SelfMetrics};
 
 /// The name that the local agent's certificate must carry.
 const AGENT_NAME: &str = "metron";
-/// How long emitters that go on sending are listened to after a stop. They were told to go (GOAWAY),
-/// and the Go ones only go when their stream ends.
+/// How long emitters that go on sending are listened to after a stop, but never for more than half of the drain. They were
+/// told to go (GOAWAY, then the end of their stream), and this is for those that do not.
 const INGRESS_GRACE: Duration = Duration::from_secs(1);
 
 /// A doppler could not be started.
@@ -143,6 +143,7 @@ pub fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Error> {
         refused: Arc::clone(&observed.refused),
         instance: grpc_addr.to_string(),
     });
+    lifecycle.account_at_end(Arc::clone(&ledger) as Arc<dyn Source>);
     let readiness = Readiness::new();
     let admin_addr = match config.admin_addr {
         Some(addr) => {
@@ -259,10 +260,11 @@ async fn serve(
         settings,
         stop.clone(),
     );
+    let ingress_grace = INGRESS_GRACE.min(config.drain_timeout / 2);
     let drained = async {
         stop.cancelled().await;
         ingress_calls.close();
-        if tokio::time::timeout(INGRESS_GRACE, ingress_calls.wait())
+        if tokio::time::timeout(ingress_grace, ingress_calls.wait())
             .await
             .is_err()
         {

@@ -9,6 +9,9 @@
 //! | `Ingress/Sender` | an `Envelope` | a frame of all that had already arrived |
 //! | `DopplerIngestor/Pusher` | an `EnvelopeData` (dropsonde) | likewise, with its v1 form kept |
 //!
+//! When the process stops, emitters are answered UNAVAILABLE, and what they had sent by then is still taken: a batch
+//! has no receipt, so an emitter counts as delivered what it wrote to the connection.
+//!
 //! Nothing here waits for a reader. What a connection may have in flight is bounded by its HTTP/2
 //! windows, so a flood cannot take the processor from the readers.
 //!
@@ -49,8 +52,8 @@ pub(crate) struct Ingress {
     router: Arc<Router>,
     refused: Arc<Refused>,
     counts: Arc<IngressCounts>,
-    /// Ends streams of emitters that go on sending when the process stops. The others end by themselves:
-    /// a server that shuts down reads what has come and waits for no more.
+    /// Ends streams of emitters that go on sending although the process stops and they were told. The others
+    /// end theirs, and until then what they had under way is taken.
     cut: CancellationToken,
 }
 
@@ -72,6 +75,7 @@ impl Ingress {
     /// `Ingress/BatchSender`: every message is a frame.
     pub(crate) async fn batch_sender(&self, request: Request) -> Response {
         let (mut messages, peer) = (request.messages, request.peer.addr.to_string());
+        messages.read_on_after_stop();
         let mut cut = pin!(self.cut.cancelled());
         loop {
             let message = tokio::select! {
@@ -91,6 +95,7 @@ impl Ingress {
     /// is waited for.
     pub(crate) async fn sender(&self, request: Request) -> Response {
         let (mut messages, peer) = (request.messages, request.peer.addr.to_string());
+        messages.read_on_after_stop();
         let mut cut = pin!(self.cut.cancelled());
         let mut frame = BytesMut::new();
         loop {
@@ -152,6 +157,7 @@ impl Ingress {
     /// `DopplerIngestor/Pusher`: dropsonde envelopes, gathered like [`Ingress::sender`]'s.
     pub(crate) async fn pusher(&self, request: Request) -> Response {
         let (mut messages, peer) = (request.messages, request.peer.addr.to_string());
+        messages.read_on_after_stop();
         let mut cut = pin!(self.cut.cancelled());
         let mut frame = V1Frames::new(self, &peer);
         loop {

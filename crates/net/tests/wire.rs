@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use common::*;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request};
-use loggregator_net::grpc::ServerSettings;
+use loggregator_net::grpc::{Request as WireRequest, Response, ServerSettings, Service};
 use tokio::net::TcpStream;
 
 type Requests = SendRequest<Bytes>;
@@ -333,4 +334,67 @@ async fn a_silent_server_is_given_up() {
         loggregator_net::grpc::Code::Unavailable,
         "{status}"
     );
+}
+
+/// A service that hands every message on, and does so after a stop, too.
+fn collect_into(seen: tokio::sync::mpsc::Sender<Bytes>) -> Arc<dyn Service> {
+    Arc::new(Serve(move |mut request: WireRequest| -> Answer {
+        let seen = seen.clone();
+        Box::pin(async move {
+            request.messages.read_on_after_stop();
+            while let Some(Ok(message)) = request.messages.next().await {
+                seen.send(message).await.unwrap();
+            }
+            Response::Unary(Ok(Bytes::new()))
+        })
+    }))
+}
+
+/// A client that has written goes on writing until it hears that its stream has ended: that is under way, and is taken.
+#[tokio::test]
+async fn what_is_under_way_at_a_stop_is_still_taken() {
+    let (seen, mut taken) = tokio::sync::mpsc::channel(16);
+    let server = start_with(None, collect_into(seen), ServerSettings::default());
+    let (mut requests, connection) = connect(&server).await;
+    let (answer, mut body) = call(&mut requests, COLLECT, &[GRPC]);
+    body.send_data(frame(b"before"), false).unwrap();
+    assert_eq!(soon(taken.recv()).await.unwrap(), "before");
+    server.stop.cancel();
+    let answer = soon(answer).await.unwrap();
+    assert_eq!(text(answer.headers(), "grpc-status"), "14");
+    assert!(answer.body().is_end_stream());
+    assert_eq!(server.stats.open_calls.load(Ordering::Relaxed), 1);
+    body.send_data(frame(b"under way"), false).unwrap();
+    assert_eq!(soon(taken.recv()).await.unwrap(), "under way");
+    // As grpc-go leaves such a stream.
+    body.send_reset(Reason::NO_ERROR);
+    soon(server.task).await.unwrap();
+    assert_eq!(server.stats.open_calls.load(Ordering::Relaxed), 0);
+    assert_eq!(server.stats.cut_at_drain.load(Ordering::Relaxed), 0);
+    drop(soon(connection).await);
+}
+
+/// What lies behind the last bytes of a connection is its end, not the loss of what came with them.
+#[tokio::test]
+async fn what_came_with_the_end_of_a_connection_is_taken() {
+    let (seen, mut taken) = tokio::sync::mpsc::channel(16);
+    let server = start_with(None, collect_into(seen), ServerSettings::default());
+    let tcp = TcpStream::connect(server.addr).await.unwrap();
+    let (mut requests, mut connection) = h2::client::handshake(tcp).await.unwrap();
+    let (_answer, mut body) = call(&mut requests, COLLECT, &[GRPC]);
+    body.send_data(frame(b"first"), false).unwrap();
+    tokio::select! {
+        ended = &mut connection => panic!("{ended:?}"),
+        first = soon(taken.recv()) => assert_eq!(first.unwrap(), "first"),
+    }
+    for _ in 0..10 {
+        body.send_data(frame(b"last"), false).unwrap();
+    }
+    // In one turn everything leaves and the connection closes: the server finds both at once.
+    let left = futures_util::poll!(&mut connection);
+    drop(connection);
+    assert!(left.is_pending());
+    for _ in 0..10 {
+        assert_eq!(soon(taken.recv()).await.unwrap(), "last");
+    }
 }

@@ -106,6 +106,9 @@ pub struct LogFill {
     pub oldest_age_ms: u64,
 }
 
+/// Subscriptions that have a line of their own in the [last words](Report::last_words).
+const MOST_LAST_WORDS: usize = 32;
+
 /// Something that can say what it received, delivered and lost.
 pub trait Source: Send + Sync {
     /// A snapshot. Called from the admin thread; must not block for long.
@@ -117,6 +120,40 @@ impl Report {
     #[must_use]
     pub fn balanced(&self) -> bool {
         self.ingress.balanced() && self.subscriptions.iter().all(Subscription::balanced)
+    }
+
+    /// What a component leaves behind in the process log when it stops, because its ledger goes with it: the sums in one
+    /// line, and a line for each subscription with an id, 32 of them at most.
+    #[must_use]
+    pub fn last_words(&self) -> Vec<String> {
+        let whose = format!("final account of {} {}", self.component, self.instance);
+        let of = |count: fn(&Subscription) -> u64| {
+            let counts = self.subscriptions.iter().map(count);
+            counts.fold(0, u64::saturating_add)
+        };
+        let mut lines = vec![format!(
+            "{whose}: received {}, accepted {}, rejected {}, lost {}; subscriptions {}, delivered {}, dropped {}, pending {}",
+            self.ingress.received,
+            self.ingress.accepted,
+            self.ingress.rejected_total(),
+            self.ingress.dropped_total(),
+            self.subscriptions.len(),
+            of(|row| row.delivered),
+            of(Subscription::dropped_total),
+            of(|row| row.pending),
+        )];
+        let named = self.subscriptions.iter().filter(|row| !row.id.is_empty());
+        lines.extend(named.take(MOST_LAST_WORDS).map(|row| {
+            format!(
+                "{whose}, subscription {:?}: received {}, delivered {}, dropped {}, pending {}",
+                row.id,
+                row.received,
+                row.delivered,
+                row.dropped_total(),
+                row.pending
+            )
+        }));
+        lines
     }
 }
 
@@ -240,6 +277,38 @@ mod tests {
             }
             .balanced()
         );
+    }
+
+    #[test]
+    fn the_last_words_are_the_sums_and_the_subscriptions_with_an_id() {
+        let mut report = Report {
+            component: "doppler".into(),
+            instance: "127.0.0.1:8082".into(),
+            ingress: Ingress {
+                received: 110,
+                accepted: 105,
+                rejected: BTreeMap::from([("malformed".into(), 3), ("too_large".into(), 2)]),
+                dropped: BTreeMap::from([("buffer_full".into(), 4)]),
+            },
+            subscriptions: vec![subscription(), subscription()],
+            log: None,
+        };
+        report.subscriptions[0].id.clear();
+        let whose = "final account of doppler 127.0.0.1:8082";
+        assert_eq!(
+            report.last_words(),
+            [
+                format!(
+                    "{whose}: received 110, accepted 105, rejected 5, lost 4; subscriptions 2, delivered 180, dropped 14, \
+                     pending 6"
+                ),
+                format!(
+                    "{whose}, subscription \"nozzle\": received 100, delivered 90, dropped 7, pending 3"
+                ),
+            ]
+        );
+        report.subscriptions = vec![subscription(); 100];
+        assert_eq!(report.last_words().len(), 1 + MOST_LAST_WORDS);
     }
 
     #[test]

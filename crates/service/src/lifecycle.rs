@@ -48,6 +48,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::ledger;
 pub(crate) use outcome::chain;
 use outcome::guarded;
 pub use outcome::{DrainReport, Fault, StopReason, TaskOutput};
@@ -84,6 +85,8 @@ struct State {
     next_task: u64,
     tasks: BTreeMap<u64, Task>,
     stages: Vec<Lifecycle>,
+    /// Whose last words are logged.
+    accounts: Vec<Arc<dyn ledger::Source>>,
     reason: Option<StopReason>,
     restarts: BTreeMap<String, u64>,
 }
@@ -204,6 +207,11 @@ impl Lifecycle {
                 lifecycle.fail(&task, cause);
             }
         });
+    }
+
+    /// Has the [last words](ledger::Report::last_words) of this ledger logged when all tasks have ended.
+    pub fn account_at_end(&self, ledger: Arc<dyn ledger::Source>) {
+        self.inner.state.lock().accounts.push(ledger);
     }
 
     /// Asks the whole program to stop: [`Lifecycle::stopped`] returns and the tasks of the outermost lifecycle are
@@ -408,6 +416,12 @@ impl Lifecycle {
         } else {
             self.abort().await
         };
+        let accounts = std::mem::take(&mut self.inner.state.lock().accounts);
+        for account in accounts {
+            for line in account.report().last_words() {
+                tracing::info!("{line}");
+            }
+        }
         self.inner.ended.cancel();
         unfinished
     }

@@ -119,7 +119,7 @@ async fn half_open_connections_hold_nobody_up() {
 }
 
 /// An HTTP/2 connection below our own client, to send what it would not send.
-async fn raw_h2(doppler: &Doppler) -> h2::client::SendRequest<Bytes> {
+pub async fn raw_h2(doppler: &Doppler) -> h2::client::SendRequest<Bytes> {
     let (client, connection) = h2::client::handshake(tls(doppler).await).await.unwrap();
     tokio::spawn(async move {
         connection.await.ok();
@@ -127,7 +127,7 @@ async fn raw_h2(doppler: &Doppler) -> h2::client::SendRequest<Bytes> {
     client.ready().await.unwrap()
 }
 
-fn call(path: &str) -> http::Request<()> {
+pub fn call(path: &str) -> http::Request<()> {
     http::Request::post(format!("https://doppler{path}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -136,7 +136,7 @@ fn call(path: &str) -> http::Request<()> {
 }
 
 /// Status and text of a call, from trailers or from a trailers-only response.
-async fn status(response: h2::client::ResponseFuture) -> Result<(String, String), h2::Error> {
+pub async fn status(response: h2::client::ResponseFuture) -> Result<(String, String), h2::Error> {
     let response = within("a response", response).await?;
     let (head, mut body) = response.into_parts();
     let mut headers = head.headers;

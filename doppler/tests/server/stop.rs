@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::{BufMut, Bytes, BytesMut};
 use doppler::{Config, Error};
 use loggregator_net::grpc::{ClientSettings, Code};
+use loggregator_proto::{rpc, v2};
 use loggregator_service::Lifecycle;
 
 use crate::harness::*;
+use crate::robustness::{call, raw_h2, status};
 
 #[tokio::test]
 async fn a_taken_port_a_missing_file_and_a_bad_setting_are_errors_at_start() {
@@ -172,4 +175,84 @@ async fn an_emitter_that_never_pauses_cannot_hold_up_a_stop() {
         "{row:?}"
     );
     doppler.assert_balanced();
+}
+
+/// An emitter learns that its stream has ended from the end of its stream. What it wrote until then is under way, and as
+/// nobody tells it what became of a batch, it will not send that again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_emitters_had_under_way_when_the_doppler_stopped_reaches_the_readers() {
+    let framed = |message: Bytes| {
+        let mut framed = BytesMut::from(&[0][..]);
+        framed.put_u32(u32::try_from(message.len()).unwrap());
+        framed.put_slice(&message);
+        framed.freeze()
+    };
+    let batch = |first| {
+        let batch = logs("app", first, 3);
+        encode(&v2::EnvelopeBatch { batch })
+    };
+    let single = |first| encode(&log("app", &format!("{first}")));
+    let dropsonde = |first| {
+        let payload = encode(&v1_log("app", &format!("{first}")));
+        encode(&loggregator_proto::plumbing::EnvelopeData { payload })
+    };
+    let ways = [
+        (rpc::INGRESS_BATCH_SENDER, [batch(0), batch(3)], 3),
+        (rpc::INGRESS_SENDER, [single(0), single(3)], 1),
+        (
+            rpc::DOPPLER_INGESTOR_PUSHER,
+            [dropsonde(0), dropsonde(3)],
+            1,
+        ),
+    ];
+    for (path, [first, last], envelopes) in ways {
+        let doppler = Doppler::start().await;
+        let mut reader = doppler.connect().batched(logs_for("nozzle")).await;
+        doppler.subscribed(1).await;
+        let mut emitter = raw_h2(&doppler).await;
+        let (response, mut stream) = emitter.send_request(call(path), false).unwrap();
+        stream.send_data(framed(first), false).unwrap();
+        eventually("the first to be taken", || {
+            (doppler.report().ingress.accepted == envelopes).then_some(())
+        })
+        .await;
+        let told = async {
+            assert_eq!(status(response).await.unwrap().0, "14", "{path}");
+            stream.send_data(framed(last), true).unwrap();
+        };
+        let began = Instant::now();
+        let (report, ()) = tokio::join!(doppler.stop(), told);
+        assert!(report.finished(), "{path}: {report:?}");
+        assert!(began.elapsed() < PATIENCE, "{path}: nobody had to be cut");
+        assert_eq!(doppler.report().ingress.accepted, 2 * envelopes, "{path}");
+        assert_eq!(
+            reader.take(2 * envelopes as usize).await.len() as u64,
+            2 * envelopes
+        );
+        assert_eq!(reader.end().await.unwrap().code, Code::Unavailable);
+        doppler.assert_balanced();
+    }
+}
+
+/// It is told, and says nothing: neither that it has ended nor anything else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_emitter_that_does_not_end_its_stream_cannot_hold_up_a_stop() {
+    let doppler = Doppler::start_with(|config| config.drain_timeout = Duration::from_secs(1)).await;
+    let mut reader = doppler.connect().batched(logs_for("nozzle")).await;
+    doppler.subscribed(1).await;
+    let mut emitter = raw_h2(&doppler).await;
+    let path = call(rpc::INGRESS_BATCH_SENDER);
+    let (response, _stream) = emitter.send_request(path, false).unwrap();
+    eventually("the call to arrive", || {
+        let open = &doppler.running.server.open_calls;
+        (open.load(std::sync::atomic::Ordering::Relaxed) == 2).then_some(())
+    })
+    .await;
+    let (report, end) = tokio::join!(doppler.stop(), reader.end());
+    assert!(report.finished(), "{report:?}");
+    assert_eq!(status(response).await.unwrap().0, "14");
+    // The readers' turn came before the time of the drain was over.
+    assert_eq!(end.unwrap().code, Code::Unavailable);
+    let cut = &doppler.running.server.cut_at_drain;
+    assert_eq!(cut.load(std::sync::atomic::Ordering::Relaxed), 0);
 }

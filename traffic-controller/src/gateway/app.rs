@@ -106,6 +106,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
     let provider = provider(&config, &readiness, lifecycle)?;
     let judge = judge(&config, lifecycle)?;
     let accounts = Accounts::new(PROGRAM, addr.to_string(), CLOSED_KEPT);
+    lifecycle.account_at_end(Arc::clone(&accounts) as _);
     let requests = Arc::new(Requests::default());
     let access_log = access_log(&config, lifecycle)?;
     let parking = Parking::new(

@@ -159,6 +159,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
         accounts: Accounts::new(PROGRAM, grpc_addr.to_string(), CLOSED_KEPT),
         in_process: Accounts::new(IN_PROCESS, grpc_addr.to_string(), CLOSED_KEPT),
     });
+    lifecycle.account_at_end(Arc::clone(&ledger) as _);
     let upstream = Shared::new(
         Arc::new(dopplers.clone()),
         config.shared,

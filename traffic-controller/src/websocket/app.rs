@@ -123,6 +123,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
     )
     .await;
     let accounts = Accounts::new(PROGRAM, addr.to_string(), CLOSED_KEPT);
+    lifecycle.account_at_end(Arc::clone(&accounts) as _);
     let upstream = Shared::new(
         Arc::new(dopplers.clone()),
         config.shared,

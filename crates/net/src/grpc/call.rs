@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::message::{Gather, Line, Message, MessageSource};
-use super::messages::Messages;
+use super::messages::{Goodbye, Messages};
 use super::server::{Connection, Peer, Request, Response};
 use super::status::{Code, Status};
 
@@ -22,7 +22,7 @@ type Deadline = Option<Pin<Box<Sleep>>>;
 type Head = http::Response<CallBody>;
 
 /// Counts a call as open while it lives.
-struct OpenCall(Arc<Connection>);
+pub(super) struct OpenCall(Arc<Connection>);
 
 impl OpenCall {
     fn new(connection: &Arc<Connection>) -> Self {
@@ -55,9 +55,10 @@ pub(super) async fn answer(
         Some(None) => return Ok(only_status(&Status::internal("malformed grpc-timeout"))),
     };
     let mut deadline: Deadline = timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
+    let goodbye = Arc::<Goodbye>::default();
     let request = Request {
         path: head.uri.path().to_owned(),
-        messages: Messages::of_request(body, &connection),
+        messages: Messages::of_request(body, &connection, &goodbye),
         peer: Peer {
             addr: connection.peer,
         },
@@ -66,10 +67,17 @@ pub(super) async fn answer(
     };
     let mut call = connection.service.call(request);
     let response = poll_fn(|cx| match call.as_mut().poll(cx) {
-        Poll::Ready(response) => Poll::Ready(response),
-        Poll::Pending => poll_deadline(&mut deadline, cx).map(Response::Status),
+        Poll::Ready(response) => Poll::Ready(Some(response)),
+        Poll::Pending if goodbye.poll(cx).is_ready() => Poll::Ready(None),
+        Poll::Pending => {
+            poll_deadline(&mut deadline, cx).map(|status| Some(Response::Status(status)))
+        }
     })
     .await;
+    let Some(response) = response else {
+        connection.read_on(call, open);
+        return Ok(only_status(&Status::draining()));
+    };
     drop(call);
     Ok(match response {
         Response::Status(status) | Response::Unary(Err(status)) => only_status(&status),

@@ -26,6 +26,14 @@ type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 #[derive(Clone, Default)]
 pub(crate) struct Executor(Arc<Mutex<Vec<Stream>>>);
 
+impl Executor {
+    /// Lets go of what will not be run any more.
+    pub fn clear(&self) {
+        let left = std::mem::take(&mut *self.0.lock());
+        drop(left);
+    }
+}
+
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executor {
     fn execute(&self, stream: F) {
         self.0.lock().push(Box::pin(stream));

@@ -4,10 +4,11 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use http_body::Body;
 use hyper::body::Incoming;
 
@@ -31,6 +32,9 @@ enum Source {
     Request {
         body: Incoming,
         connection: Arc<Connection>,
+        goodbye: Arc<Goodbye>,
+        /// Reading goes on after the call was answered for a server that shuts down.
+        reads_on: bool,
     },
     /// A response whose headers have not come.
     Opening(Pin<Box<dyn Future<Output = Result<Answer, Status>> + Send>>),
@@ -40,14 +44,58 @@ enum Source {
     Ended,
 }
 
+/// Tells a call at a server that shuts down to answer its client now, while its messages are read on.
+#[derive(Default)]
+pub(super) struct Goodbye {
+    said: AtomicBool,
+    call: AtomicWaker,
+}
+
+impl Goodbye {
+    fn say(&self) {
+        if !self.said.swap(true, Ordering::AcqRel) {
+            self.call.wake();
+        }
+    }
+
+    /// Ready when it is to be said.
+    pub fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        self.call.register(cx.waker());
+        if self.said.load(Ordering::Acquire) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
 impl Messages {
-    pub(super) fn of_request(body: Incoming, connection: &Arc<Connection>) -> Self {
+    pub(super) fn of_request(
+        body: Incoming,
+        connection: &Arc<Connection>,
+        goodbye: &Arc<Goodbye>,
+    ) -> Self {
         Self {
             assembler: Assembler::new(connection.settings.max_message),
             source: Source::Request {
                 body,
                 connection: Arc::clone(connection),
+                goodbye: Arc::clone(goodbye),
+                reads_on: false,
             },
+        }
+    }
+
+    /// At a server, for streams whose sender expects no answer to a message: loses nothing of what was under way when the
+    /// server shuts down. The client is answered `UNAVAILABLE` as soon as nothing is at hand, which makes it stop; messages
+    /// come until it has ended or reset its stream, or until whoever reads them has had enough, which should be soon. The
+    /// service's own answer goes nowhere then.
+    ///
+    /// Without this, what arrives after that answer is thrown away, and the sender cannot know. Not for calls that a client
+    /// makes again when it hears `UNAVAILABLE`. At a client it does nothing.
+    pub fn read_on_after_stop(&mut self) {
+        if let Source::Request { reads_on, .. } = &mut self.source {
+            *reads_on = true;
         }
     }
 
@@ -162,11 +210,20 @@ impl Messages {
         }
     }
 
-    /// A server that is shutting down takes what has come, and waits for no more.
+    /// A server that is shutting down takes what has come. Then it waits for no more, or says goodbye and reads on.
     fn poll_draining<T>(&self) -> Poll<Result<T, Status>> {
         match &self.source {
-            Source::Request { connection, .. } if connection.is_draining() => {
-                Poll::Ready(Err(Status::draining()))
+            Source::Request {
+                connection,
+                goodbye,
+                reads_on,
+                ..
+            } if connection.is_draining() => {
+                if !reads_on {
+                    return Poll::Ready(Err(Status::draining()));
+                }
+                goodbye.say();
+                Poll::Pending
             }
             _ => Poll::Pending,
         }

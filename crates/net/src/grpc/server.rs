@@ -15,10 +15,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use hyper::body::Incoming;
+use hyper::rt::Executor as _;
 use hyper_util::rt::TokioTimer;
 use tokio_util::sync::CancellationToken;
 
-use super::call::{self, CallBody};
+use super::call::{self, CallBody, OpenCall};
 use super::driver::{Driver, Executor};
 use super::message::MessageSource;
 use super::messages::Messages;
@@ -187,10 +188,10 @@ impl Server {
         Arc::clone(&self.stats)
     }
 
-    /// Serves until `stop`, then drains: no new connections or calls; what has come is handed to the
-    /// service, then [`Messages`] end with `UNAVAILABLE`; what a source has ready is sent, then its
-    /// stream ends with `UNAVAILABLE`. Returns when all connections are closed, at the latest after
-    /// the drain time.
+    /// Serves until `stop`, then drains: no new connections; clients are told to go (GOAWAY); what has
+    /// come is handed to the service, then [`Messages`] end with `UNAVAILABLE`, unless the service
+    /// [reads on](Messages::read_on_after_stop); what a source has ready is sent, then its stream ends
+    /// with `UNAVAILABLE`. Returns when all connections are closed, at the latest after the drain time.
     pub async fn serve(
         self,
         tls: Option<Arc<ServerTls>>,
@@ -212,6 +213,7 @@ impl Server {
                 settings: Arc::clone(&settings),
                 stats: Arc::clone(&stats),
                 peer,
+                executor: Executor::default(),
                 draining: AtomicBool::new(false),
             });
             run(connection, accepted, stop)
@@ -226,14 +228,27 @@ pub(super) struct Connection {
     pub settings: Arc<ServerSettings>,
     pub stats: Arc<ServerStats>,
     pub peer: SocketAddr,
+    /// Runs what belongs to the connection inside its task.
+    executor: Executor,
     draining: AtomicBool,
 }
 
 impl Connection {
+    /// Runs a call whose client has been answered for as long as the connection lives; its own answer goes nowhere.
+    pub fn read_on(&self, call: Pin<Box<dyn Future<Output = Response> + Send>>, open: OpenCall) {
+        self.executor.execute(async move {
+            drop(call.await);
+            drop(open);
+        });
+    }
+
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 }
+
+/// How long the calls of a connection that has ended may take for what it brought last.
+const REST_WITHIN: Duration = Duration::from_secs(1);
 
 struct Calls(Arc<Connection>);
 
@@ -254,7 +269,7 @@ async fn run(connection: Arc<Connection>, accepted: Accepted, stop: Cancellation
         Accepted::Plain(stream) => Transport::Plain(stream),
         Accepted::Tls(stream) => Transport::Tls(stream),
     });
-    let executor = Executor::default();
+    let executor = connection.executor.clone();
     let keepalive = Some(settings.keepalive_interval).filter(|interval| !interval.is_zero());
     let http = hyper::server::conn::http2::Builder::new(executor.clone())
         .timer(TokioTimer::new())
@@ -290,6 +305,13 @@ async fn run(connection: Arc<Connection>, accepted: Accepted, stop: Cancellation
         driver.poll_connection(cx).map(Some)
     })
     .await;
+    if outcome.is_some() {
+        // What came with the connection's last bytes is still with its calls. They see its end when they have taken that.
+        let rest = poll_fn(|cx| driver.poll_rest(cx));
+        drop(tokio::time::timeout(REST_WITHIN, rest).await);
+    }
+    drop(driver);
+    connection.executor.clear();
     match outcome {
         None => return Served::Cut,
         Some(Err(error)) => {

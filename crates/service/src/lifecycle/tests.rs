@@ -246,3 +246,28 @@ async fn exit_codes_tell_how_it_ended() {
         code(ExitCode::from(EXIT_DRAIN_CUT))
     );
 }
+
+/// Notes how many tasks ran whenever it was asked for its report.
+struct Asked(Lifecycle, Arc<Mutex<Vec<usize>>>);
+
+impl ledger::Source for Asked {
+    fn report(&self) -> ledger::Report {
+        self.1.lock().push(self.0.tasks().len());
+        ledger::Report::default()
+    }
+}
+
+#[tokio::test]
+async fn the_final_account_is_taken_once_when_all_tasks_have_ended() {
+    let lifecycle = Lifecycle::new();
+    let asked = Arc::<Mutex<Vec<usize>>>::default();
+    lifecycle.account_at_end(Arc::new(Asked(lifecycle.clone(), Arc::clone(&asked))));
+    let stop = lifecycle.token();
+    lifecycle.spawn("late", async move {
+        stop.cancelled().await;
+        tokio::task::yield_now().await;
+    });
+    assert!(lifecycle.shutdown(Duration::from_secs(5)).await.finished());
+    assert!(lifecycle.shutdown(Duration::from_secs(5)).await.finished());
+    assert_eq!(*asked.lock(), [0]);
+}

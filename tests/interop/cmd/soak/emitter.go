@@ -15,33 +15,19 @@ import (
 
 const (
 	tick = 10 * time.Millisecond
-	// What was sent less than this before a stream broke may not have arrived.
-	doubt = 2 * time.Second
 	// Agents look this often whether their router is back.
 	poll = time.Second
 )
 
-// span is a run of numbers, both ends included.
-type span = sequence.Gap
-
-// emitter numbers logs of a source of its own and hands them to one router, as an agent does.
+// emitter numbers logs of a source of its own and hands them to one router, as an agent does. A batch that its stream
+// refuses was not sent: its numbers are given again, as agents try another connection with it.
 type emitter struct {
 	source string
 	client v2.IngressClient
 	lock   sync.Mutex
 	sent   int
-	recent []mark
-	// inDoubt are numbers that were on their way when a stream broke; firsts the first number of each stream.
-	inDoubt []span
-	firsts  []int
-	quit    chan struct{}
-	done    chan struct{}
-}
-
-// mark is when a number was sent.
-type mark struct {
-	number int
-	at     time.Time
+	quit   chan struct{}
+	done   chan struct{}
 }
 
 func (d *deployment) emitters() ([]*emitter, error) {
@@ -86,7 +72,6 @@ func (e *emitter) run() {
 			if err == nil {
 				return
 			}
-			e.broken()
 		}
 		select {
 		case <-time.After(poll):
@@ -110,9 +95,6 @@ func (e *emitter) open() (v2.Ingress_BatchSenderClient, context.CancelFunc, erro
 func (e *emitter) emit(stream v2.Ingress_BatchSenderClient, perTick int) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	e.lock.Lock()
-	e.firsts = append(e.firsts, e.sent+1)
-	e.lock.Unlock()
 	for {
 		select {
 		case <-ticker.C:
@@ -122,58 +104,17 @@ func (e *emitter) emit(stream v2.Ingress_BatchSenderClient, perTick int) error {
 			_, err := stream.CloseAndRecv()
 			return err
 		}
-		if err := stream.Send(e.next(perTick)); err != nil {
+		batch := &v2.EnvelopeBatch{}
+		next := e.count()
+		for range perTick {
+			next++
+			batch.Batch = append(batch.Batch, sequence.Log(e.source, next))
+		}
+		if err := stream.Send(batch); err != nil {
 			return err
 		}
+		e.lock.Lock()
+		e.sent = next
+		e.lock.Unlock()
 	}
-}
-
-func (e *emitter) next(count int) *v2.EnvelopeBatch {
-	batch := &v2.EnvelopeBatch{}
-	e.lock.Lock()
-	defer e.lock.Unlock()
-	now := time.Now()
-	for range count {
-		e.sent++
-		batch.Batch = append(batch.Batch, sequence.Log(e.source, e.sent))
-	}
-	e.recent = append(e.recent, mark{e.sent - count + 1, now})
-	for now.Sub(e.recent[0].at) > doubt {
-		e.recent = e.recent[1:]
-	}
-	return batch
-}
-
-// broken puts what was sent lately in doubt.
-func (e *emitter) broken() {
-	e.lock.Lock()
-	defer e.lock.Unlock()
-	if len(e.recent) > 0 {
-		e.inDoubt = append(e.inDoubt, span{First: e.recent[0].number, Last: e.sent})
-		e.recent = nil
-	}
-}
-
-// starts tells whether a stream began with this number.
-func (e *emitter) starts(number int) bool {
-	e.lock.Lock()
-	defer e.lock.Unlock()
-	for _, first := range e.firsts {
-		if first == number {
-			return true
-		}
-	}
-	return false
-}
-
-// doubted tells whether a number was on its way when a stream broke.
-func (e *emitter) doubted(number int) bool {
-	e.lock.Lock()
-	defer e.lock.Unlock()
-	for _, span := range e.inDoubt {
-		if span.First <= number && number <= span.Last {
-			return true
-		}
-	}
-	return false
 }

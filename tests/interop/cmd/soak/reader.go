@@ -3,7 +3,6 @@ package main
 import (
 	"log"
 	"slices"
-	"time"
 
 	"loggregator/interop/internal/clients"
 	"loggregator/interop/internal/sequence"
@@ -11,12 +10,14 @@ import (
 
 // reader is one client, with a tracker for each emitter.
 type reader struct {
-	name     string
+	name string
+	// id is its subscription's.
+	id       string
 	trackers []*sequence.Tracker
 }
 
-func newReader(name string, emitters []*emitter) *reader {
-	r := &reader{name: name}
+func newReader(name, id string, emitters []*emitter) *reader {
+	r := &reader{name: name, id: id}
 	for _, emitter := range emitters {
 		r.trackers = append(r.trackers, sequence.Track(emitter.source))
 	}
@@ -49,36 +50,43 @@ func (r *reader) errors(errors <-chan error) {
 	}
 }
 
-// how long a reader may take to come back to a router that was restarted, in numbers of its emitter.
-func comeBack() int { return int((10 * time.Second).Seconds()) * *rate / 2 }
-
-// explain looks at every gap of one reader at one emitter; false when one has no explanation.
-func explain(number int, emitter *emitter, r *reader, all []*reader) bool {
-	tracker := r.trackers[number]
-	var inDoubt, notYet, unexplained int
-	var strange []sequence.Gap
-	for _, gap := range tracker.Gaps(1, emitter.count()) {
-		for ; gap.First <= gap.Last && emitter.doubted(gap.First) && missedByAll(number, gap.First, all); gap.First++ {
-			inDoubt++
-		}
-		// What is left of a gap that is over when the next stream began is the time before this reader came back.
-		if gap.First <= gap.Last && emitter.starts(gap.First) && gap.Len() <= comeBack() {
-			notYet += gap.Len()
-		} else if gap.First <= gap.Last {
-			unexplained += gap.Len()
-			strange = append(strange, gap)
-		}
+// got is how many of one router's numbers came.
+func (r *reader) got(number, sent int) int {
+	missing := 0
+	for _, gap := range r.trackers[number].Gaps(1, sent) {
+		missing += gap.Len()
 	}
-	duplicates, reordered := tracker.Duplicates(), tracker.Reordered()
-	log.Printf("%s of %s: %d sent, last %d, %d in doubt, %d not yet read, %d noticed, %d else %v, %d twice, %d out of order",
-		r.name, emitter.source, emitter.count(), tracker.Last(), inDoubt, notYet, tracker.Noticed(), unexplained, strange,
-		len(duplicates), len(reordered))
-	return unexplained <= tracker.Noticed() && len(duplicates) == 0 && len(reordered) == 0
+	return sent - missing
 }
 
-// missedByAll tells whether no reader got this number.
-func missedByAll(number, missing int, all []*reader) bool {
-	return !slices.ContainsFunc(all, func(r *reader) bool {
-		return len(r.trackers[number].Gaps(missing, missing)) == 0
-	})
+// missedByAll counts the numbers that no reader got.
+func missedByAll(number, sent int, all []*reader) (missed int) {
+	for _, gap := range all[0].trackers[number].Gaps(1, sent) {
+		for n := gap.First; n <= gap.Last; n++ {
+			if !slices.ContainsFunc(all[1:], func(r *reader) bool { return len(r.trackers[number].Gaps(n, n)) == 0 }) {
+				missed++
+			}
+		}
+	}
+	return missed
+}
+
+// explain compares what came of one router's logs with the router's own account of all its lives; false when a number is
+// not where the account has it.
+func explain(number int, emitter *emitter, account *account, all []*reader) bool {
+	sent, accepted := emitter.count(), int(account.accepted)
+	missed := missedByAll(number, sent, all)
+	log.Printf("%s: %d sent, %d accepted in %d lives, %d seen by no reader", emitter.source, sent, accepted, account.lives, missed)
+	explained := sent-accepted == missed
+	for _, r := range all {
+		row := account.rows[r.id]
+		got, tracker := r.got(number, sent), r.trackers[number]
+		duplicates, reordered := tracker.Duplicates(), tracker.Reordered()
+		log.Printf("  %s: got %d; of %d accepted the router had %d for it (it was not back yet for %d), delivered %d, dropped %d, kept %d to its end; "+
+			"it was told of %d; %d twice, %d out of order; missing %v", r.name, got, accepted, row.Received, accepted-int(row.Received),
+			row.Delivered, row.Lost(), row.Pending, tracker.Noticed(), len(duplicates), len(reordered), tracker.Gaps(1, sent))
+		explained = explained && row.Balanced() && got == int(row.Delivered) &&
+			tracker.Noticed() <= int(row.Lost()) && len(duplicates) == 0 && len(reordered) == 0
+	}
+	return explained
 }
