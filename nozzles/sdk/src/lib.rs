@@ -22,11 +22,13 @@ pub mod config;
 mod destination;
 pub mod enrich;
 mod event;
+pub mod fields;
 pub mod filter;
 pub mod intake;
 mod kind;
 mod pipeline;
 mod run;
+pub mod template;
 
 pub use account::Account;
 pub use destination::{
