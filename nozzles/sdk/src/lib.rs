@@ -24,6 +24,7 @@ pub mod enrich;
 mod event;
 pub mod fields;
 pub mod filter;
+pub mod format;
 pub mod intake;
 mod kind;
 mod pipeline;
