@@ -57,6 +57,14 @@ pub enum Delivery {
     TooLarge(Reason),
 }
 
+impl Delivery {
+    /// Nothing is known to have been taken; the framework says when it comes again.
+    #[must_use]
+    pub fn retry(why: Reason) -> Delivery {
+        Delivery::Retry { why, after: None }
+    }
+}
+
 /// What became of one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {

@@ -115,6 +115,12 @@ impl Kinds {
         self
     }
 
+    /// These and one that is a [`Simple`](crate::Simple) destination.
+    #[must_use]
+    pub fn with_simple<S: crate::Simple>(self) -> Kinds {
+        self.with(crate::simple::SimpleKind::<S>::new())
+    }
+
     /// The kind of this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<dyn Kind>> {

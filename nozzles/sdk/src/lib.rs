@@ -28,7 +28,9 @@ pub mod format;
 pub mod intake;
 mod kind;
 mod pipeline;
+mod program;
 mod run;
+mod simple;
 pub mod template;
 
 pub use account::Account;
@@ -37,4 +39,6 @@ pub use destination::{
 };
 pub use event::{Batch, Event, Names};
 pub use kind::{Kind, Kinds, Limits, Plan, Rendered};
+pub use program::main;
 pub use run::{Error, Running, start};
+pub use simple::{Error as SimpleError, Simple};
