@@ -137,3 +137,29 @@ pub fn json(data: &[u8]) {
         assert_eq!(value["batch"].as_array().map(Vec::len), Some(frame.len()));
     }
 }
+
+/// Text that is read as envelopes makes envelopes that decode and that are written and read again alike.
+pub fn json_read(data: &[u8]) {
+    let mut bytes = Vec::new();
+    if let Ok(count) = json::read_batch(data, &mut bytes) {
+        let decoded = v2::EnvelopeBatch::decode(&bytes[..]).expect("what was read decodes");
+        assert_eq!(decoded.batch.len(), count);
+        let written = |bytes: &[u8]| {
+            let frame = frame(bytes).expect("what was read is a frame");
+            assert_eq!(frame.len(), count);
+            let mut text = Vec::new();
+            json::write_batch(&mut text, &frame);
+            text
+        };
+        let text = written(&bytes);
+        bytes.clear();
+        json::read_batch(&text, &mut bytes).expect("what is written can be read");
+        assert_eq!(written(&bytes), text);
+    }
+    bytes.clear();
+    if json::read_envelope(data, &mut bytes).is_ok() {
+        v2::Envelope::decode(&bytes[..]).expect("what was read decodes");
+    } else {
+        assert!(bytes.is_empty());
+    }
+}

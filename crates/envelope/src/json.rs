@@ -1,13 +1,18 @@
 //! Envelopes as protobuf JSON, in the form in which the Go programs write them.
 //!
 //! Names are those of the definition (`source_id`, not `sourceId`); every field is written, empty or not; 64-bit
-//! numbers are strings; bytes are base64; map keys are sorted. One line, no blanks.
+//! numbers are strings; bytes are base64; map keys are sorted. One line, no blanks. What others have written, in any form
+//! that the mapping allows, is read by [`read_batch`] and [`read_envelope`].
+
+mod read;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::Write as _;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+
+pub use read::{JsonError, envelope_from, read_batch, read_envelope};
 
 use crate::{EnvelopeRef, Frame, Kind, TagValue, number};
 

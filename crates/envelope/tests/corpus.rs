@@ -49,3 +49,8 @@ fn splice() {
 fn json() {
     replay("json", checks::json);
 }
+
+#[test]
+fn json_read() {
+    replay("json_read", checks::json_read);
+}
