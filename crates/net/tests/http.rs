@@ -443,3 +443,45 @@ async fn a_request_that_crosses_the_close_of_an_idle_connection_is_answered() {
     drop(soon(io.read_to_end(&mut rest)).await);
     assert_eq!(server.stats.cut_at_drain.load(Ordering::Relaxed), 0);
 }
+
+/// Over HTTP/1.1 and HTTP/2, plain and encrypted: an answer is there before its body is, and what is not read stays.
+#[tokio::test]
+async fn an_answer_is_read_as_it_comes() {
+    use loggregator_net::http::client::{Client, Limits, Question};
+    let server_tls = ServerTls::server_only(&DOPPLER.cert, &DOPPLER.key, Profile::Http2).unwrap();
+    for profile in [None, Some(Profile::Http), Some(Profile::Http2)] {
+        let running = start(
+            profile.map(|_| Arc::clone(&server_tls)),
+            Settings::default(),
+        );
+        let scheme = profile.map_or("http", |_| "https");
+        let client = Client {
+            tls: profile.map(|profile| ClientTls::ca_only_with(&PKI.ca(), profile).unwrap()),
+            server_name: Some("doppler".to_owned()),
+            limits: Limits::default(),
+        };
+        let ask = async |path: &str| {
+            let mut question = Question::new(Bytes::new());
+            *question.uri_mut() = format!("{scheme}://{}{path}", running.addr)
+                .parse()
+                .unwrap();
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+            client.open(question, deadline).await.unwrap()
+        };
+        let mut answer = ask("/late").await;
+        assert_eq!(answer.status, 200);
+        let data = soon(std::future::poll_fn(|cx| answer.poll_data(cx))).await;
+        assert_eq!(data.unwrap().unwrap(), "late");
+        let end = soon(std::future::poll_fn(|cx| answer.poll_data(cx))).await;
+        assert!(end.is_none(), "{end:?}");
+        assert_eq!(ask("/exact").await.text(6).await, "/exact");
+        assert_eq!(ask("/longer").await.text(6).await, "");
+        drop(answer);
+        until("its connections end with the answers", || {
+            running.stats.open.load(Ordering::Relaxed) == 0
+        })
+        .await;
+        running.stop.cancel();
+        soon(running.task).await.unwrap();
+    }
+}

@@ -1,7 +1,10 @@
 //! A small HTTP/1.1 client for questions to other services: one connection per request, everything bounded.
 //!
 //! Each request has a connection of its own and asks for its end (`Connection: close`), so that every answer comes from
-//! a server whose certificate was checked just now.
+//! a server whose certificate was checked just now. An answer that has no end in sight is read as it comes, see
+//! [`Client::open`].
+
+mod streaming;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +16,17 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+pub use streaming::Streaming;
+
 use crate::{ClientTls, HandshakeError, socket, tls_connect};
+
+/// A connection, with TLS or without.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// A request of a [`Client`]: its URI is absolute.
 pub type Question = ::http::Request<Bytes>;
@@ -185,8 +195,14 @@ impl Client {
     }
 
     async fn once(&self, question: Question) -> Result<Answer, ClientError> {
-        let uri = question.uri();
-        let place = place(uri);
+        let place = place(question.uri());
+        let (io, _) = self.connect(question.uri(), &place).await?;
+        self.exchange(TokioIo::new(io), question, place).await
+    }
+
+    /// A connection to the server that an address names, and whether HTTP/2 is spoken on it.
+    async fn connect(&self, uri: &Uri, place: &str) -> Result<(Box<dyn Io>, bool), ClientError> {
+        let place = || place.to_owned();
         let host = uri.host().ok_or(ClientError::Address)?;
         let host = host
             .trim_start_matches('[')
@@ -194,35 +210,36 @@ impl Client {
             .to_owned();
         let tls = match uri.scheme_str() {
             Some("http") => None,
-            Some("https") => Some(self.tls.as_ref().ok_or_else(|| ClientError::NoTls {
-                place: place.clone(),
-            })?),
+            Some("https") => Some(
+                self.tls
+                    .as_ref()
+                    .ok_or_else(|| ClientError::NoTls { place: place() })?,
+            ),
             _ => return Err(ClientError::Address),
         };
         let port = uri
             .port_u16()
             .unwrap_or(if tls.is_some() { 443 } else { 80 });
         let connect = |source| ClientError::Connect {
-            place: place.clone(),
+            place: place(),
             source,
         };
         let stream = TcpStream::connect((host.as_str(), port))
             .await
             .map_err(connect)?;
         socket::tune(&stream, Duration::ZERO).map_err(connect)?;
-        match tls {
-            None => self.exchange(TokioIo::new(stream), question, place).await,
-            Some(tls) => {
-                let name = self.server_name.as_deref().unwrap_or(&host);
-                let stream = tls_connect(stream, tls, name, self.limits.handshake_timeout)
-                    .await
-                    .map_err(|source| ClientError::Handshake {
-                        place: place.clone(),
-                        source,
-                    })?;
-                self.exchange(TokioIo::new(stream), question, place).await
-            }
-        }
+        let Some(tls) = tls else {
+            return Ok((Box::new(stream), false));
+        };
+        let name = self.server_name.as_deref().unwrap_or(&host);
+        let stream = tls_connect(stream, tls, name, self.limits.handshake_timeout)
+            .await
+            .map_err(|source| ClientError::Handshake {
+                place: place(),
+                source,
+            })?;
+        let http2 = stream.connection().alpn_protocol() == Some(b"h2");
+        Ok((Box::new(stream), http2))
     }
 
     async fn exchange<IO: Read + Write + Unpin + Send + 'static>(
@@ -235,13 +252,9 @@ impl Client {
             place: place.clone(),
             source,
         };
-        let authority = authority(question.uri()).ok_or(ClientError::Address)?;
-        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| ClientError::Address)?;
-        let headers = question.headers_mut();
-        headers.insert(HOST, host);
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        let path = question.uri().path_and_query().cloned();
-        *question.uri_mut() = path.unwrap_or(PathAndQuery::from_static("/")).into();
+        to_origin_form(&mut question)?;
+        let close = HeaderValue::from_static("close");
+        question.headers_mut().insert(CONNECTION, close);
 
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
             .await
@@ -282,6 +295,16 @@ impl Client {
             reason: error.to_string(),
         }
     }
+}
+
+/// As HTTP/1.1 asks the server itself: the path alone, and the host in a header.
+fn to_origin_form(question: &mut Question) -> Result<(), ClientError> {
+    let authority = authority(question.uri()).ok_or(ClientError::Address)?;
+    let host = HeaderValue::from_str(authority.as_str()).map_err(|_| ClientError::Address)?;
+    question.headers_mut().insert(HOST, host);
+    let path = question.uri().path_and_query().cloned();
+    *question.uri_mut() = path.unwrap_or(PathAndQuery::from_static("/")).into();
+    Ok(())
 }
 
 fn redirected(status: StatusCode) -> bool {

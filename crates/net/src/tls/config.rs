@@ -8,11 +8,11 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{ClientConfig, InconsistentKeys, ServerConfig, SupportedCipherSuite};
+use rustls::{ClientConfig, InconsistentKeys, RootCertStore, ServerConfig, SupportedCipherSuite};
 use tokio_util::sync::CancellationToken;
 
 use super::error::TlsError;
-use super::files::{Keypair, load_keypair, load_roots};
+use super::files::{Keypair, load_keypair, load_roots, load_system_roots};
 use super::reload::{Material, watch};
 use super::verify::{AnyServer, StrongClients, StrongServers};
 
@@ -189,6 +189,17 @@ impl ClientTls {
         })
     }
 
+    /// Verifies the server by the authorities that this machine trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others) and
+    /// its name, and shows no certificate. Authorities that cannot be used are left out.
+    ///
+    /// # Errors
+    /// The machine trusts none, see [`TlsError`].
+    pub fn system(profile: Profile) -> Result<Arc<Self>, TlsError> {
+        Self::new(profile, Vec::new(), move || {
+            client_config_for(load_system_roots()?, None, profile)
+        })
+    }
+
     /// Takes any server for the one that is meant: neither its certificate nor its name is checked. Shows the certificate
     /// of these files (certificate, key), if there are any. For operators who switch verification off; anybody on the
     /// way can read and change what is sent.
@@ -312,7 +323,14 @@ fn client_config(
     identity: Option<(&Path, &Path)>,
     profile: Profile,
 ) -> Result<ClientConfig, TlsError> {
-    let roots = load_roots(ca)?;
+    client_config_for(load_roots(ca)?, identity, profile)
+}
+
+fn client_config_for(
+    roots: RootCertStore,
+    identity: Option<(&Path, &Path)>,
+    profile: Profile,
+) -> Result<ClientConfig, TlsError> {
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
         .build()
         .map_err(|error| TlsError::Config(rustls::Error::General(error.to_string())))?;

@@ -50,6 +50,14 @@ pub enum TlsError {
         /// Start of its validity.
         starts: String,
     },
+    /// The machine trusts no authority that can be used.
+    #[error(
+        "this machine trusts no certificate authority that can be used{detail}; name a CA file"
+    )]
+    NoSystemCa {
+        /// What went wrong, if anything did.
+        detail: String,
+    },
     /// The CA file cannot be read.
     #[error("failed to read certificate(s) at path {path:?}: {source}")]
     OpenCa {

@@ -93,6 +93,23 @@ pub(super) fn load_roots(path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
+/// The authorities that the machine trusts, but for those that are broken or too weak.
+pub(super) fn load_system_roots() -> Result<RootCertStore, TlsError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let strong = |certificate: &CertificateDer<'_>| {
+        rsa_bits(certificate).is_none_or(|bits| bits >= MIN_RSA_BITS)
+    };
+    roots.add_parsable_certificates(found.certs.into_iter().filter(strong));
+    if roots.is_empty() {
+        let errors = found.errors.iter().map(|error| format!(": {error}"));
+        return Err(TlsError::NoSystemCa {
+            detail: errors.collect(),
+        });
+    }
+    Ok(roots)
+}
+
 /// The length of an RSA public key in this certificate, bits; `None` for other kinds of keys and for
 /// what is no certificate (which the TLS library then refuses itself).
 pub(super) fn rsa_bits(certificate: &CertificateDer<'_>) -> Option<usize> {
