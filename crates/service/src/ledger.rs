@@ -1,8 +1,8 @@
 //! The ledger: what came in, what went out, what was lost and why.
 //!
 //! Each hop counts per subscription and per reason. At rest every subscription satisfies
-//! `received == delivered + Σ dropped + pending`; [`Subscription::balanced`] checks it and tests assert it after every
-//! fault they inject. A [`Report`] is a snapshot: it travels as JSON (`GET /ledger`) and is shown as a table
+//! `received == delivered + Σ filtered + Σ dropped + Σ dead-lettered + pending`, of which only a nozzle's destinations have
+//! all five; [`Subscription::balanced`] checks it and tests assert it after every fault they inject. A [`Report`] is a snapshot: it travels as JSON (`GET /ledger`) and is shown as a table
 //! ([`render`]).
 //!
 //! "Delivered" means that the connection took the last byte of the envelope; what is still on its way is `pending`.
@@ -19,7 +19,7 @@ pub use table::{human_bytes, render};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
-    /// `agent`, `doppler` or `traffic-controller`.
+    /// `agent`, `doppler`, `traffic-controller`, `nozzle`, ….
     pub component: String,
     /// Address under which this instance is known, `host:port`.
     pub instance: String,
@@ -49,7 +49,8 @@ pub struct Ingress {
     pub dropped: BTreeMap<String, u64>,
 }
 
-/// One reader of a component: a subscription of a doppler, a client of a traffic controller, an agent's doppler.
+/// One reader of a component: a subscription of a doppler, a client of a traffic controller, an agent's doppler, a
+/// destination of a nozzle.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Subscription {
@@ -59,7 +60,7 @@ pub struct Subscription {
     pub peer: String,
     /// What it asked for, in words.
     pub selector: String,
-    /// `v1`, `v2`, `websocket` or `forward`.
+    /// `v1`, `v2`, `websocket` or `forward`; of a nozzle's destination its kind.
     pub api: String,
     /// Whether the reader is connected. A named subscription stays in the ledger for its grace period.
     pub open: bool,
@@ -71,6 +72,12 @@ pub struct Subscription {
     pub dropped: BTreeMap<String, u64>,
     /// Envelopes matched and neither delivered nor lost yet.
     pub pending: u64,
+    /// Envelopes that a nozzle left out on purpose, by the rule that did.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub filtered: BTreeMap<String, u64>,
+    /// Envelopes that a nozzle's destination refused for good, by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub dead_lettered: BTreeMap<String, u64>,
     /// Of `received`, what came from each upstream component, by its address, where there are several. Beside what an
     /// agent handed to a doppler that died, this says what was lost with it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -88,6 +95,15 @@ pub struct SourceLoss {
     pub source_id: String,
     /// Envelopes of it that were lost.
     pub dropped: u64,
+    /// Name of the app, where it is known.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub app: String,
+    /// Name of its space, where it is known.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub space: String,
+    /// Name of its organisation, where it is known.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub org: String,
 }
 
 /// Fill of a byte-bounded log or buffer.
@@ -184,11 +200,27 @@ impl Subscription {
         sum(&self.dropped)
     }
 
-    /// `received == delivered + Σ dropped + pending`
+    /// Sum of all that was left out on purpose.
+    #[must_use]
+    pub fn filtered_total(&self) -> u64 {
+        sum(&self.filtered)
+    }
+
+    /// Sum of all that was refused for good.
+    #[must_use]
+    pub fn dead_lettered_total(&self) -> u64 {
+        sum(&self.dead_lettered)
+    }
+
+    /// `received == delivered + Σ filtered + Σ dropped + Σ dead-lettered + pending`
     #[must_use]
     pub fn balanced(&self) -> bool {
         u128::from(self.received)
-            == u128::from(self.delivered) + u128::from(self.pending) + wide_sum(&self.dropped)
+            == u128::from(self.delivered)
+                + u128::from(self.pending)
+                + wide_sum(&self.filtered)
+                + wide_sum(&self.dropped)
+                + wide_sum(&self.dead_lettered)
     }
 }
 
@@ -219,7 +251,9 @@ mod tests {
             lost_sources: vec![SourceLoss {
                 source_id: "noisy".into(),
                 dropped: 7,
+                ..SourceLoss::default()
             }],
+            ..Subscription::default()
         }
     }
 
@@ -247,6 +281,35 @@ mod tests {
             }
             .balanced()
         );
+    }
+
+    #[test]
+    fn what_a_nozzle_left_out_or_could_not_deliver_is_accounted_for_too() {
+        let nozzle = Subscription {
+            received: 110,
+            filtered: BTreeMap::from([("filter".into(), 4), ("kind".into(), 3)]),
+            dead_lettered: BTreeMap::from([("oversize".into(), 3)]),
+            ..subscription()
+        };
+        assert!(nozzle.balanced());
+        assert!(
+            !Subscription {
+                filtered: BTreeMap::new(),
+                ..nozzle.clone()
+            }
+            .balanced()
+        );
+        assert!(
+            !Subscription {
+                dead_lettered: BTreeMap::new(),
+                ..nozzle.clone()
+            }
+            .balanced()
+        );
+        let json = serde_json::to_value(subscription()).unwrap();
+        assert!(json.get("filtered").is_none(), "only a nozzle has them");
+        let json = serde_json::to_string(&nozzle).unwrap();
+        assert_eq!(serde_json::from_str::<Subscription>(&json).unwrap(), nozzle);
     }
 
     #[test]

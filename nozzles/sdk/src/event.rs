@@ -56,6 +56,14 @@ impl Event {
         Event { names, ..self }
     }
 
+    /// The same event with another envelope.
+    pub(crate) fn with_body(&self, body: Bytes) -> Event {
+        Event {
+            body,
+            ..self.clone()
+        }
+    }
+
     /// The envelope, read where one asks.
     #[must_use]
     pub fn envelope(&self) -> EnvelopeRef<'_> {
@@ -94,6 +102,11 @@ impl Batch {
     #[must_use]
     pub fn events(&self) -> &[Event] {
         &self.events
+    }
+
+    /// The events, without copying them.
+    pub(crate) fn into_events(self) -> Vec<Event> {
+        self.events
     }
 
     /// How often these events were tried before. Above 0 some of them may have arrived already.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{LogFill, Report, Subscription};
+use super::{LogFill, Report, SourceLoss, Subscription};
 
 const HEADER: [&str; 9] = [
     "ID",
@@ -81,10 +81,9 @@ fn heading(out: &mut String, report: &Report) {
         ),
     );
     if let Some(log) = &report.log {
-        let name = if report.component == "agent" {
-            "buffer"
-        } else {
-            "log"
+        let name = match report.component.as_str() {
+            "agent" | "nozzle" => "buffer",
+            _ => "log",
         };
         line(out, format_args!("  {name}: {}", fill(log)));
     }
@@ -129,6 +128,7 @@ fn subscriptions(out: &mut String, subscriptions: &[Subscription]) {
     for (row, subscription) in rows.iter().zip(subscriptions) {
         write_row(out, row, &widths);
         upstreams(out, subscription);
+        left_out(out, subscription);
         losses(out, subscription);
     }
 }
@@ -171,6 +171,26 @@ fn upstreams(out: &mut String, subscription: &Subscription) {
     line(out, format_args!("      from {}", from.join(", ")));
 }
 
+/// What a nozzle's filters left out and its destination refused.
+fn left_out(out: &mut String, subscription: &Subscription) {
+    for (what, total, counts) in [
+        (
+            "filtered",
+            subscription.filtered_total(),
+            &subscription.filtered,
+        ),
+        (
+            "dead-lettered",
+            subscription.dead_lettered_total(),
+            &subscription.dead_lettered,
+        ),
+    ] {
+        if total > 0 {
+            line(out, format_args!("      {what} {total}{}", reasons(counts)));
+        }
+    }
+}
+
 fn losses(out: &mut String, subscription: &Subscription) {
     if subscription.dropped_total() == 0 {
         return;
@@ -187,7 +207,7 @@ fn losses(out: &mut String, subscription: &Subscription) {
         write!(
             text,
             "{separator}{} ({})",
-            cell(&loser.source_id),
+            loser_name(loser),
             loser.dropped
         )
         .ok();
@@ -196,6 +216,15 @@ fn losses(out: &mut String, subscription: &Subscription) {
         write!(text, ", {} more sources", losers.len() - LOSERS).ok();
     }
     line(out, format_args!("{text}"));
+}
+
+/// `org/space/app` where these are known.
+fn loser_name(loser: &SourceLoss) -> String {
+    if loser.app.is_empty() {
+        return cell(&loser.source_id);
+    }
+    let names = [&loser.org, &loser.space, &loser.app];
+    names.map(|name| cell(name)).join("/")
 }
 
 fn reasons(counts: &BTreeMap<String, u64>) -> String {
@@ -253,7 +282,7 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Ingress, SourceLoss};
+    use super::super::Ingress;
     use super::*;
 
     fn report() -> Report {
@@ -299,8 +328,10 @@ mod tests {
                         .map(|n| SourceLoss {
                             source_id: format!("s{n}"),
                             dropped: n,
+                            ..SourceLoss::default()
                         })
                         .collect(),
+                    ..Subscription::default()
                 },
             ],
             log: Some(LogFill {
@@ -326,6 +357,62 @@ doppler 127.0.0.1:8082
       lost (lapped 400, shed 7) of s6 (6), s5 (5), s4 (4), s3 (3), s2 (2), 2 more sources
 ";
         assert_eq!(render(&[report()]), expected);
+    }
+
+    #[test]
+    fn a_nozzle_shows_what_it_filtered_and_could_not_deliver() {
+        let nozzle = Report {
+            component: "nozzle".into(),
+            instance: "audit".into(),
+            ingress: Ingress {
+                received: 100,
+                accepted: 100,
+                ..Ingress::default()
+            },
+            subscriptions: vec![Subscription {
+                id: "siem".into(),
+                selector: "kind == \"log\"".into(),
+                api: "syslog".into(),
+                open: true,
+                received: 100,
+                delivered: 70,
+                filtered: BTreeMap::from([("filter".into(), 16), ("kind".into(), 4)]),
+                dead_lettered: BTreeMap::from([("oversize".into(), 1)]),
+                dropped: BTreeMap::from([("quota".into(), 6)]),
+                pending: 3,
+                lost_sources: vec![
+                    SourceLoss {
+                        source_id: "5f2e8a34".into(),
+                        dropped: 5,
+                        app: "shop".into(),
+                        space: "dev".into(),
+                        org: "acme".into(),
+                    },
+                    SourceLoss {
+                        source_id: "router".into(),
+                        dropped: 1,
+                        ..SourceLoss::default()
+                    },
+                ],
+                ..Subscription::default()
+            }],
+            log: Some(LogFill {
+                bytes: 1024,
+                limit: 2048,
+                ..LogFill::default()
+            }),
+        };
+        let expected = "\
+nozzle audit
+  ingress: 100 received, 100 accepted, 0 rejected, 0 dropped
+  buffer: 1.0 KiB of 2.0 KiB (50 %)
+  ID    API     PEER  SELECTOR       RECEIVED  DELIVERED  DROPPED  PENDING  STATE
+  siem  syslog  -     kind == \"log\"       100         70        6        3  open
+      filtered 20 (filter 16, kind 4)
+      dead-lettered 1 (oversize 1)
+      lost (quota 6) of acme/dev/shop (5), router (1)
+";
+        assert_eq!(render(&[nozzle]), expected);
     }
 
     #[test]

@@ -1,89 +1,461 @@
-//! From the buffer to one destination: read, filter, enrich, deliver, settle.
+//! From the buffer to one destination: read, select, batch, deliver, settle.
+//!
+//! One task per destination. It reads from its cursor, leaves out what the destination does not want, makes batches, has
+//! the destination deliver them, and moves the cursor past what is settled without a gap. What has to be tried again goes
+//! before anything new.
+
+mod breaker;
+mod concurrency;
+mod flight;
+mod lanes;
+pub(crate) mod rate;
+mod select;
+mod settle;
+pub(crate) mod state;
+mod work;
+
+#[cfg(test)]
+mod model;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use loggregator_service::Lifecycle;
-use parking_lot::Mutex;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use loggregator_envelope::Kind;
+use loggregator_net::Backoff;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use crate::account::Account;
-use crate::buffer::Cursor;
+use crate::buffer::{Cursor, Read};
 use crate::config::DestinationConfig;
-use crate::destination::{Delivery, DynDestination};
+use crate::dead_letter::DeadLetters;
+use crate::destination::DynDestination;
 use crate::enrich::Directory;
-use crate::event::Batch;
+use crate::event::Event;
 use crate::filter::Filter;
-use crate::kind::Plan;
+use crate::kind::{Limits, Plan};
+use crate::quota::Quota;
 
-/// Everything that a destination's task needs.
-pub(crate) struct Pipeline {
+use self::breaker::Breaker;
+use self::concurrency::Concurrency;
+use self::flight::{Flight, Landed};
+use self::lanes::Lanes;
+use self::rate::Rate;
+use self::select::Select;
+use self::settle::{Class, Fate, Window};
+use self::state::State;
+use self::work::Work;
+
+
+/// At least so much is read at a time, however small the batches are.
+const READ_EVENTS: usize = 256;
+const READ_BYTES: usize = 256 << 10;
+/// The window between the first event that is not settled and the last that was read is not longer than this.
+const MOST_OPEN: usize = 1 << 20;
+/// What a destination has at the end to hand on what it holds.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// Everything that a destination's task needs, also when it is started again.
+pub(crate) struct Setup {
+    pub nozzle: String,
     pub config: DestinationConfig,
-    pub plan: Box<dyn Plan>,
+    pub plan: Arc<dyn Plan>,
     pub filter: Filter,
     pub directory: Option<Arc<dyn Directory>>,
     pub destination: Arc<dyn DynDestination>,
-    pub cursor: Cursor,
-    pub shared: Arc<Shared>,
+    pub dead_letters: Arc<DeadLetters>,
+    pub state: Arc<State>,
+    /// Whether what is left at the end is still there at the next start.
+    pub durable: bool,
+    /// Told to finish what there is, once the buffer takes nothing more.
+    pub stop: CancellationToken,
+    /// Told to stop at once, for a change of the configuration: nothing is lost, the cursor stays.
+    pub leave: CancellationToken,
+    /// How long finishing may take.
+    pub drain: Duration,
 }
 
-/// What others may know of a running pipeline.
-#[derive(Debug, Default)]
-pub(crate) struct Shared {
-    pub account: Mutex<Account>,
+/// A destination's task.
+pub(crate) struct Pipeline {
+    setup: Arc<Setup>,
+    limits: Limits,
+    cursor: Cursor,
+    birth: u64,
+    window: Window,
+    select: Select,
+    /// What is being put together, and since when.
+    building: Work,
+    building_bytes: usize,
+    since: Instant,
+    /// Whether the cursor has an end that was reached.
+    ended: bool,
+    lanes: Lanes,
+    flights: FuturesUnordered<Flight>,
+    concurrency: Concurrency,
+    rate: Rate,
+    breaker: Breaker,
+    backoff: Backoff,
+    not_before: Instant,
+    /// Since when it is to finish, and whether an attempt failed since then.
+    draining: Option<Instant>,
+    failed_at_end: bool,
+}
+
+impl Setup {
+    /// What is good for the destination, as the configuration has it.
+    pub(crate) fn limits(&self) -> Limits {
+        let (batch, own) = (&self.config.batch, self.plan.limits());
+        let bytes = batch
+            .bytes
+            .map(|size| usize::try_from(size.0).unwrap_or(usize::MAX));
+        Limits {
+            batch_events: batch.events.unwrap_or(own.batch_events).max(1),
+            batch_bytes: bytes.unwrap_or(own.batch_bytes).max(1),
+            linger: batch.linger.map_or(own.linger, |time| time.0),
+            in_flight: batch.in_flight.unwrap_or(own.in_flight).max(1),
+        }
+    }
+}
+
+/// Delivers from this cursor until the buffer is closed and everything was settled, or there is reason to leave.
+pub(crate) async fn run(setup: Arc<Setup>, cursor: Cursor) {
+    let mut pipeline = Pipeline::new(Arc::clone(&setup), cursor);
+    pipeline.deliver_all().await;
+    drop(pipeline);
+    if tokio::time::timeout(CLOSE.min(setup.drain), setup.destination.close())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            destination = setup.config.name,
+            "did not hand on what it holds in time"
+        );
+    }
+    setup.state.ended.store(true, Ordering::Relaxed);
 }
 
 impl Pipeline {
-    /// Delivers until the buffer is closed and empty, or the time is up.
-    pub(crate) async fn run(mut self, lifecycle: Lifecycle) {
-        let cut = lifecycle.cut();
-        cut.run_until_cancelled(self.deliver_all()).await;
-        cut.run_until_cancelled(self.destination.close()).await;
+    fn new(setup: Arc<Setup>, cursor: Cursor) -> Pipeline {
+        let now = Instant::now();
+        let limits = setup.limits();
+        let config = &setup.config;
+        let (next, account) = cursor.start();
+        let birth = next.saturating_sub(account.total());
+        let accepts = setup.plan.accepts();
+        let mut select = Select::new(accepts, setup.filter.clone(), config.filter.clone());
+        select.directory.clone_from(&setup.directory);
+        select.quota = config
+            .quota
+            .map(|quota| Quota::new(&setup.nozzle, quota, accepts.contains(Kind::Log), now));
+        setup.state.settle(birth, &account);
+        Pipeline {
+            limits,
+            cursor,
+            birth,
+            window: Window::new(next, account),
+            select,
+            building: Work::default(),
+            building_bytes: 0,
+            since: now,
+            ended: false,
+            lanes: Lanes::default(),
+            flights: FuturesUnordered::new(),
+            concurrency: Concurrency::new(limits.in_flight),
+            rate: Rate::new(&config.rate, now),
+            breaker: Breaker::new(&config.breaker),
+            backoff: Backoff::new(config.retry.min.0, config.retry.max.0).with_shape(2.0, 0.2),
+            not_before: now,
+            draining: None,
+            failed_at_end: false,
+            setup,
+        }
     }
 
     async fn deliver_all(&mut self) {
-        let limits = self.plan.limits();
-        let events = self.config.batch.events.unwrap_or(limits.batch_events);
-        let (_, mut account) = self.cursor.start();
-        while let Some(read) = self.cursor.next(events, limits.batch_bytes).await {
-            for lost in &read.lost {
-                let n = lost.range.end - lost.range.start;
-                *account.dropped.entry(lost.reason.to_owned()).or_default() += n;
+        if let Some(resume) = self.setup.destination.resume().await {
+            tracing::info!(
+                destination = self.setup.config.name,
+                resume,
+                "the destination says where an earlier process stopped"
+            );
+            self.select.resume = resume;
+        }
+        let leave = self.setup.leave.clone();
+        let stop = self.setup.stop.clone();
+        loop {
+            let now = Instant::now();
+            self.send(now);
+            self.publish(now);
+            if self.done(now) {
+                return;
             }
-            let all = read.events.len();
-            let mut wanted: Vec<_> = read
-                .events
-                .into_iter()
-                .filter(|event| self.filter.matches(event))
-                .collect();
-            if let Some(directory) = &self.directory {
-                wanted = wanted
-                    .into_iter()
-                    .map(|event| {
-                        let names = directory.names(&event);
-                        event.with_names(names)
-                    })
-                    .collect();
+            let wake = self.wake(now);
+            let reads = self.reads();
+            let (events, bytes) = (
+                self.limits.batch_events.max(READ_EVENTS),
+                self.limits.batch_bytes.max(READ_BYTES),
+            );
+            tokio::select! {
+                biased;
+                () = leave.cancelled() => return,
+                () = stop.cancelled(), if self.draining.is_none() => self.begin_to_drain(),
+                Some(landed) = self.flights.next(), if !self.flights.is_empty() => self.land(landed).await,
+                () = sleep_until(wake), if wake.is_some() => {}
+                read = self.cursor.next(events, bytes), if reads => self.take(read),
             }
-            *account.filtered.entry("filter".to_owned()).or_default() +=
-                (all - wanted.len()) as u64;
-            account.delivered += self.deliver(wanted).await;
-            self.cursor.checkpoint(account.total(), &account);
-            self.shared.account.lock().clone_from(&account);
         }
     }
 
-    async fn deliver(&self, events: Vec<crate::event::Event>) -> u64 {
-        let mut batch = Batch::new(events, 0);
-        while !batch.is_empty() {
-            match self.destination.deliver(&batch).await {
-                Delivery::All => return batch.len() as u64,
-                failed => {
-                    tracing::warn!(destination = self.config.name, ?failed, "not delivered");
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                    batch = Batch::new(batch.events().to_vec(), batch.attempt() + 1);
+    /// Puts what was read into batches.
+    fn take(&mut self, read: Option<Read>) {
+        let now = Instant::now();
+        let Some(read) = read else {
+            self.ended = true;
+            self.close_batch();
+            return;
+        };
+        for lost in read.lost {
+            let fate = self.window.fate(Class::Dropped, lost.reason);
+            self.window.settle_range(lost.range, fate);
+        }
+        let state = Arc::clone(&self.setup.state);
+        let selected = self
+            .select
+            .select(read.events, &mut self.window, &state, now);
+        self.select.suspect(&self.setup.config.name, &state);
+        for event in selected.events {
+            let notice = selected.notices.contains(&event.seq);
+            self.build(event, notice, now);
+        }
+        self.checkpoint(now);
+    }
+
+    fn build(&mut self, event: Event, notice: bool, now: Instant) {
+        let bytes = event.body().len();
+        if self.building_bytes + bytes > self.limits.batch_bytes {
+            self.close_batch();
+        }
+        if self.building.events.is_empty() {
+            self.since = now;
+        }
+        if notice {
+            self.building.notices.push(event.seq);
+        }
+        self.building.events.push(event);
+        self.building_bytes += bytes;
+        if self.building.events.len() >= self.limits.batch_events
+            || self.building_bytes >= self.limits.batch_bytes
+        {
+            self.close_batch();
+        }
+    }
+
+    fn close_batch(&mut self) {
+        self.building_bytes = 0;
+        let work = std::mem::take(&mut self.building);
+        if !work.events.is_empty() {
+            self.lanes.push(work);
+        }
+    }
+
+    /// Sends what may be sent now.
+    fn send(&mut self, now: Instant) {
+        let waited = now >= self.since + self.limits.linger;
+        if waited || self.draining.is_some() {
+            self.close_batch();
+        }
+        while self.lanes.may_send(self.limit(now))
+            && self.pause(now).is_none()
+            && let Some(work) = self.lanes.send()
+        {
+            self.rate.take(work.events.len(), work.bytes());
+            let timeout = self.setup.config.retry.timeout.0;
+            let destination = Arc::clone(&self.setup.destination);
+            self.flights.push(flight::fly(destination, work, timeout));
+            self.concurrency.flying(self.lanes.flying());
+        }
+    }
+
+    /// How many batches may be on their way.
+    fn limit(&self, now: Instant) -> usize {
+        match self.breaker.state(now) {
+            breaker::State::Closed => self.concurrency.limit(),
+            breaker::State::HalfOpen => 1,
+            breaker::State::Open => 0,
+        }
+    }
+
+    /// Until when nothing may be sent, because of a failure or of the rate.
+    fn pause(&mut self, now: Instant) -> Option<Instant> {
+        let rate = now + self.rate.wait(now);
+        let until = self.not_before.max(rate);
+        (until > now).then_some(until)
+    }
+
+    /// When there is something to do though nothing happens.
+    fn wake(&mut self, now: Instant) -> Option<Instant> {
+        let linger =
+            (!self.building.events.is_empty()).then(|| self.since + self.limits.linger);
+        let most = self.concurrency.limit();
+        let pause = match self.lanes.may_send(most) {
+            true => self.pause(now).max(self.breaker.until()),
+            false => None,
+        };
+        let drain = self.draining.map(|since| since + self.setup.drain);
+        let wakes = [linger, pause, drain].into_iter().flatten();
+        wakes.filter(|at| *at > now).min()
+    }
+
+    /// Whether there is room for more.
+    fn reads(&self) -> bool {
+        !self.ended && self.lanes.waiting() == 0 && self.window.len() < MOST_OPEN
+    }
+
+    async fn land(&mut self, landed: Landed) {
+        let now = Instant::now();
+        let Landed {
+            work,
+            delivery,
+            took,
+        } = landed;
+        let first = work.first();
+        let notices = work.notices.clone();
+        let attempt = work.attempt;
+        let verdict = work.judge(delivery, self.setup.config.retry.attempts);
+        self.heed(&verdict, took, now);
+        let over = self.window.fate(Class::Dropped, crate::quota::QUOTA);
+        let state = Arc::clone(&self.setup.state);
+        for seq in &verdict.taken {
+            if notices.contains(seq) {
+                state.notices.fetch_add(1, Ordering::Relaxed);
+                self.window.settle(*seq, over);
+            } else {
+                self.window.settle(*seq, Fate::DELIVERED);
+            }
+        }
+        state
+            .delivered_bytes
+            .fetch_add(verdict.taken_bytes as u64, Ordering::Relaxed);
+        // A notice that is refused is no loss of its own.
+        let (notes, dead): (Vec<_>, Vec<_>) = verdict
+            .dead
+            .into_iter()
+            .partition(|(event, _)| notices.contains(&event.seq));
+        for (event, _) in notes {
+            self.window.settle(event.seq, over);
+        }
+        if !dead.is_empty() {
+            // Kept first, settled then: a crash in between makes one more of it, never one less.
+            self.setup.dead_letters.keep(&dead, attempt + 1).await;
+            for (event, why) in &dead {
+                let fate = self.window.fate(Class::DeadLettered, &why.code);
+                self.window.settle(event.seq, fate);
+            }
+        }
+        self.lanes.landed(first, verdict.again);
+        self.checkpoint(now);
+    }
+
+    /// What an answer means for the pace of the next batches.
+    fn heed(&mut self, verdict: &work::Verdict, took: Duration, now: Instant) {
+        let name = &self.setup.config.name;
+        let state = &self.setup.state;
+        for (code, n) in &verdict.retried {
+            state.retried(code, *n);
+        }
+        if verdict.progress() {
+            if self.breaker.succeeded() {
+                tracing::info!(destination = name, "delivers again");
+            }
+            self.backoff.reset();
+        }
+        match &verdict.failed {
+            None => {
+                self.concurrency.confirmed(took);
+                state.set_trouble(None);
+            }
+            Some(why) => {
+                self.failed_at_end |= self.draining.is_some();
+                self.concurrency.pushed_back();
+                state.set_trouble(Some(why.to_string()));
+                let wait = self.backoff.next_delay().max(verdict.after.unwrap_or_default());
+                self.not_before = now + wait;
+                if !verdict.progress() && self.breaker.failed(now) {
+                    tracing::warn!(
+                        destination = name,
+                        failures = self.breaker.in_a_row(),
+                        %why,
+                        "the circuit breaker is open"
+                    );
+                } else {
+                    tracing::warn!(
+                        destination = name,
+                        %why,
+                        wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                        "not delivered, will be tried again"
+                    );
                 }
             }
         }
-        0
+    }
+
+    /// Moves the cursor past what is settled.
+    fn checkpoint(&mut self, now: Instant) {
+        if self.window.advance() {
+            let account = self.window.account();
+            self.cursor.checkpoint(self.window.next(), account);
+            self.setup.state.settle(self.birth, account);
+            self.setup.state.progressed(now);
+        }
+    }
+
+    /// Says how it is.
+    fn publish(&self, now: Instant) {
+        let state = &self.setup.state;
+        state
+            .in_flight
+            .store(self.lanes.flying(), Ordering::Relaxed);
+        state
+            .limit
+            .store(self.concurrency.limit(), Ordering::Relaxed);
+        state.waiting.store(self.window.len(), Ordering::Relaxed);
+        state.set_breaker(self.breaker.state(now));
+        let building = self.building.events.first().map(|event| event.received);
+        let oldest = self.lanes.oldest().or(building);
+        state.oldest.store(oldest.unwrap_or(0), Ordering::Relaxed);
+        if oldest.is_none() {
+            state.progressed(now);
+        }
+    }
+
+    fn begin_to_drain(&mut self) {
+        let now = Instant::now();
+        self.draining = Some(now);
+        // One more attempt, whatever pause there was.
+        self.not_before = now;
+        self.breaker.succeeded();
+    }
+
+    /// Whether it is over.
+    fn done(&self, now: Instant) -> bool {
+        if self.ended && self.lanes.is_empty() && self.building.events.is_empty() {
+            return true;
+        }
+        // What stays is safe on disk: neither a destination that is away nor a long backlog keeps the nozzle from stopping.
+        // In memory it would be lost, so nothing is given up before the time is.
+        let Some(since) = self.draining else {
+            return false;
+        };
+        let in_vain = self.failed_at_end && self.flights.is_empty();
+        self.setup.durable && (in_vain || now >= since + self.setup.drain)
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

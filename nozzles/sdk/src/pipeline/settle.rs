@@ -1,0 +1,220 @@
+//! What became of each event, and how far a cursor may move.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use crate::account::Account;
+
+/// What became of an event, in two bytes: an entry of a [`Window`]'s table of fates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fate(u16);
+
+impl Fate {
+    const PENDING: Fate = Fate(0);
+    /// The destination confirmed it.
+    pub(crate) const DELIVERED: Fate = Fate(1);
+}
+
+/// Why an event was not delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Left out on purpose.
+    Filtered,
+    /// Refused for good.
+    DeadLettered,
+    /// Lost.
+    Dropped,
+}
+
+/// So many different fates are told apart; further reasons are counted as [`OTHER`].
+const MOST_FATES: usize = 256;
+/// The reason that stands for those for which there is no room.
+const OTHER: &str = "other";
+
+/// The events from the first that is not settled to the last that was read.
+///
+/// Events are settled in any order; [`Window::advance`] takes those off the front that are, and only they are part of the
+/// [`Account`]. So the account's total is the distance that the cursor has gone.
+#[derive(Debug)]
+pub(crate) struct Window {
+    next: u64,
+    slots: VecDeque<Fate>,
+    fates: Vec<(Class, String)>,
+    account: Account,
+}
+
+impl Window {
+    /// Begins at `next`; `account` covers what is before.
+    pub(crate) fn new(next: u64, account: Account) -> Window {
+        Window {
+            next,
+            slots: VecDeque::new(),
+            fates: Vec::new(),
+            account,
+        }
+    }
+
+    /// The fate of this class and reason.
+    pub(crate) fn fate(&mut self, class: Class, reason: &str) -> Fate {
+        let known = |fates: &[(Class, String)], reason: &str| {
+            let same = |(c, r): &(Class, String)| *c == class && r == reason;
+            fates.iter().position(same)
+        };
+        let full = self.fates.len() >= MOST_FATES;
+        let at = known(&self.fates, reason)
+            .or_else(|| full.then(|| known(&self.fates, OTHER)).flatten())
+            .unwrap_or_else(|| {
+                let reason = if full { OTHER } else { reason };
+                self.fates.push((class, reason.to_owned()));
+                self.fates.len() - 1
+            });
+        // One of each class may be added when the table is full.
+        Fate(u16::try_from(at + 2).unwrap_or(u16::MAX))
+    }
+
+    /// Says what became of an event. Whether that is news: an event has one fate, the first.
+    pub(crate) fn settle(&mut self, seq: u64, fate: Fate) -> bool {
+        let Some(at) = seq.checked_sub(self.next) else {
+            return false;
+        };
+        let at = usize::try_from(at).unwrap_or(usize::MAX);
+        if self.slots.len() <= at {
+            self.slots.resize(at + 1, Fate::PENDING);
+        }
+        let slot = &mut self.slots[at];
+        let news = *slot == Fate::PENDING;
+        if news {
+            *slot = fate;
+        }
+        news
+    }
+
+    /// Says what became of a run of events that are all lost; returns how many of them are news.
+    pub(crate) fn settle_range(&mut self, range: Range<u64>, fate: Fate) -> u64 {
+        // A run of any length at the front needs no slots.
+        if self.slots.is_empty() && range.start <= self.next && range.end > self.next {
+            let n = range.end - self.next;
+            self.next = range.end;
+            self.count(fate, n);
+            return n;
+        }
+        range.map(|seq| u64::from(self.settle(seq, fate))).sum()
+    }
+
+    /// Moves past what is settled at the front. Whether it moved.
+    pub(crate) fn advance(&mut self) -> bool {
+        let before = self.next;
+        while let Some(&fate) = self.slots.front() {
+            if fate == Fate::PENDING {
+                break;
+            }
+            let same = |slot: &&Fate| **slot == fate;
+            let n = self.slots.iter().take_while(same).count();
+            self.slots.drain(..n);
+            self.count(fate, n as u64);
+            self.next += n as u64;
+        }
+        self.next > before
+    }
+
+    /// The first event that is not settled, as of the last [`advance`](Window::advance).
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// How many events it spans.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The counts of everything before [`next`](Window::next).
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
+    }
+
+    fn count(&mut self, fate: Fate, n: u64) {
+        let Some((class, reason)) = usize::from(fate.0)
+            .checked_sub(2)
+            .and_then(|at| self.fates.get(at))
+        else {
+            self.account.delivered += n;
+            return;
+        };
+        let counts = match class {
+            Class::Filtered => &mut self.account.filtered,
+            Class::DeadLettered => &mut self.account.dead_lettered,
+            Class::Dropped => &mut self.account.dropped,
+        };
+        match counts.get_mut(reason) {
+            Some(count) => *count += n,
+            None => {
+                counts.insert(reason.clone(), n);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_settled_without_a_gap_is_in_the_account() {
+        let mut window = Window::new(10, Account::default());
+        let filtered = window.fate(Class::Filtered, "filter");
+        assert!(window.settle(11, Fate::DELIVERED));
+        assert!(window.settle(12, filtered));
+        assert!(!window.advance());
+        assert_eq!((window.next(), window.account().total()), (10, 0));
+        assert!(window.settle(10, Fate::DELIVERED));
+        assert!(window.advance());
+        assert_eq!((window.next(), window.account().total()), (13, 3));
+        assert_eq!(window.account().delivered, 2);
+        assert_eq!(window.account().filtered["filter"], 1);
+    }
+
+    #[test]
+    fn an_event_has_one_fate() {
+        let mut window = Window::new(0, Account::default());
+        let dead = window.fate(Class::DeadLettered, "bad");
+        assert!(window.settle(0, Fate::DELIVERED));
+        assert!(!window.settle(0, dead));
+        window.advance();
+        assert!(!window.settle(0, dead), "and none that is behind");
+        assert_eq!(window.account().total(), 1);
+    }
+
+    #[test]
+    fn a_long_loss_takes_no_room() {
+        let mut window = Window::new(5, Account::default());
+        let full = window.fate(Class::Dropped, "backlog_full");
+        assert_eq!(window.settle_range(5..1_000_000_005, full), 1_000_000_000);
+        assert_eq!((window.next(), window.len()), (1_000_000_005, 0));
+        assert_eq!(window.account().dropped["backlog_full"], 1_000_000_000);
+    }
+
+    #[test]
+    fn a_loss_behind_something_pending_waits_for_it() {
+        let mut window = Window::new(0, Account::default());
+        let full = window.fate(Class::Dropped, "backlog_full");
+        assert_eq!(window.settle_range(1..4, full), 3);
+        assert!(!window.advance());
+        window.settle(0, Fate::DELIVERED);
+        assert!(window.advance());
+        assert_eq!(window.next(), 4);
+    }
+
+    #[test]
+    fn too_many_reasons_are_counted_together() {
+        let mut window = Window::new(0, Account::default());
+        for seq in 0..1000 {
+            let fate = window.fate(Class::DeadLettered, &format!("code_{seq}"));
+            window.settle(seq, fate);
+        }
+        window.advance();
+        let dead = &window.account().dead_lettered;
+        assert_eq!(dead.len(), MOST_FATES + 1);
+        assert_eq!(dead[OTHER], 1000 - MOST_FATES as u64);
+        assert_eq!(window.account().total(), 1000);
+    }
+}

@@ -1,0 +1,111 @@
+//! What others may know of a running pipeline: metrics, the ledger, readiness.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::breaker;
+use crate::account::Account;
+
+/// Written by the pipeline, read by everybody else. Plain numbers are relaxed: each stands for itself.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// Number of the first event that concerned the destination; and the account of those between it and the cursor.
+    settled: Mutex<(u64, Account)>,
+    pub delivered_bytes: AtomicU64,
+    /// Let pass by the filter, and not, since the start.
+    pub matched: AtomicU64,
+    pub unmatched: AtomicU64,
+    pub in_flight: AtomicUsize,
+    pub limit: AtomicUsize,
+    /// Events read and not settled.
+    pub waiting: AtomicUsize,
+    breaker: AtomicU8,
+    /// When the oldest pending event that was read had been received, in nanoseconds since 1970; 0 when there is none.
+    pub oldest: AtomicI64,
+    /// Notices of quotas that were taken.
+    pub notices: AtomicU64,
+    retries: Mutex<BTreeMap<String, u64>>,
+    progress: Mutex<Instant>,
+    /// Why the last attempt failed, unless one succeeded since.
+    trouble: Mutex<Option<String>>,
+    /// Whether its task is done.
+    pub ended: AtomicBool,
+}
+
+impl State {
+    pub(crate) fn new() -> State {
+        State {
+            settled: Mutex::default(),
+            delivered_bytes: AtomicU64::new(0),
+            matched: AtomicU64::new(0),
+            unmatched: AtomicU64::new(0),
+            in_flight: AtomicUsize::new(0),
+            limit: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            breaker: AtomicU8::new(0),
+            oldest: AtomicI64::new(0),
+            notices: AtomicU64::new(0),
+            retries: Mutex::default(),
+            progress: Mutex::new(Instant::now()),
+            trouble: Mutex::default(),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// The first event that concerned the destination, and what became of it and those after.
+    pub(crate) fn settled(&self) -> (u64, Account) {
+        self.settled.lock().clone()
+    }
+
+    pub(crate) fn settle(&self, birth: u64, account: &Account) {
+        let mut settled = self.settled.lock();
+        settled.0 = birth;
+        settled.1.clone_from(account);
+    }
+
+    pub(crate) fn breaker(&self) -> u8 {
+        self.breaker.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_breaker(&self, state: breaker::State) {
+        self.breaker.store(state.number(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn retried(&self, code: &str, n: u64) {
+        let mut retries = self.retries.lock();
+        match retries.get_mut(code) {
+            Some(count) => *count += n,
+            // As bounded as the reasons of the account.
+            None if retries.len() < 256 => {
+                retries.insert(code.to_owned(), n);
+            }
+            None => *retries.entry("other".to_owned()).or_default() += n,
+        }
+    }
+
+    /// Events that were tried again, by reason, since the start.
+    pub(crate) fn retries(&self) -> BTreeMap<String, u64> {
+        self.retries.lock().clone()
+    }
+
+    /// Something was settled, or there was nothing to settle.
+    pub(crate) fn progressed(&self, now: Instant) {
+        *self.progress.lock() = now;
+    }
+
+    /// When that was last.
+    pub(crate) fn progress(&self) -> Instant {
+        *self.progress.lock()
+    }
+
+    pub(crate) fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock() = trouble;
+    }
+
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
+    }
+}
