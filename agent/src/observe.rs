@@ -236,7 +236,6 @@ fn subscription(link: &LinkReport) -> Subscription {
         delivered: counts.delivered,
         dropped,
         pending: link.pending,
-        from: BTreeMap::new(),
-        lost_sources: Vec::new(),
+        ..Subscription::default()
     }
 }

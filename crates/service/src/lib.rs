@@ -22,4 +22,4 @@ pub mod lifecycle;
 pub mod logging;
 pub mod metrics;
 
-pub use lifecycle::Lifecycle;
+pub use lifecycle::{Lifecycle, RestartPolicy};

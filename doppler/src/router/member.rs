@@ -234,6 +234,7 @@ impl Member {
             .map(|source| ledger::SourceLoss {
                 source_id: source.source_id.into(),
                 dropped: source.count,
+                ..ledger::SourceLoss::default()
             })
             .collect();
         ledger::Subscription {

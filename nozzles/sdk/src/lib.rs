@@ -19,6 +19,7 @@
 mod account;
 pub mod buffer;
 pub mod config;
+mod dead_letter;
 mod destination;
 pub mod enrich;
 mod event;
@@ -27,10 +28,13 @@ pub mod filter;
 pub mod format;
 pub mod intake;
 mod kind;
+mod ledger;
 mod pipeline;
 mod program;
+mod quota;
 mod run;
 mod simple;
+mod take_in;
 pub mod template;
 
 pub use account::Account;

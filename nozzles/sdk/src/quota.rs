@@ -85,18 +85,21 @@ impl Quota {
             let at = rulings.len();
             let envelope = event.envelope();
             let id = envelope.source_id();
-            let ruling = match self.source(id, now) {
-                None => Ruling::Pass(event),
-                Some(source) if source.bucket.one(now) => Ruling::Pass(event),
-                Some(source) => {
-                    source.untold += 1;
-                    if source.last.replace(at).is_none() {
-                        over.push(id.into());
-                    }
-                    Ruling::Drop(event)
+            let mut passes = true;
+            if let Some(source) = self.source(id, now)
+                && !source.bucket.one(now)
+            {
+                passes = false;
+                source.untold += 1;
+                if source.last.replace(at).is_none() {
+                    over.push(id.into());
                 }
-            };
-            rulings.push(ruling);
+            }
+            rulings.push(if passes {
+                Ruling::Pass(event)
+            } else {
+                Ruling::Drop(event)
+            });
         }
         for id in over {
             self.tell(&id, &mut rulings, now);

@@ -1,23 +1,25 @@
 //! A whole nozzle: intake, buffer, one pipeline per destination.
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use loggregator_envelope::Frame;
-use loggregator_service::Lifecycle;
+use loggregator_envelope::KindSet;
 use loggregator_service::admin::{Admin, AdminError, Readiness};
-use loggregator_service::ledger::{Ingress, Report, Source, Subscription};
+use loggregator_service::ledger::{Report, Source as _};
 use loggregator_service::metrics::Metrics;
-use parking_lot::Mutex;
+use loggregator_service::{Lifecycle, RestartPolicy};
+use tokio_util::sync::CancellationToken;
 
 use crate::buffer::{self, Buffer, BufferError};
-use crate::config::{ConfigErrors, NozzleConfig};
-use crate::destination::{Context, StartError};
+use crate::config::{BufferConfig, ConfigErrors, DestinationConfig, NozzleConfig};
+use crate::dead_letter::DeadLetters;
+use crate::destination::{Context, DynDestination, StartError};
+use crate::enrich::Directory;
 use crate::filter::Filter;
-use crate::intake::{self, Intake, IntakeError, Upstream};
-use crate::kind::Kinds;
-use crate::pipeline::{Pipeline, Shared};
+use crate::intake::{self, IntakeError, Upstream};
+use crate::kind::{Kinds, Plan};
+use crate::ledger::{Ledger, Line};
+use crate::pipeline::{self, Setup, state::State};
+use crate::take_in::take_in;
 
 /// A nozzle cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -65,159 +67,189 @@ pub async fn start(
     upstream: Option<Arc<dyn Upstream>>,
     lifecycle: &Lifecycle,
 ) -> Result<Running, Error> {
-    let metrics = Metrics::new();
+    let plans = plans(&config.destinations, kinds)?;
+    let wanted = plans.iter().map(Planned::kinds);
+    let wanted = match wanted.fold(KindSet::EMPTY, KindSet::union) {
+        // Filters that hold for nothing; they are told of in the log when they did not for long enough.
+        KindSet::EMPTY => KindSet::ALL,
+        wanted => wanted,
+    };
+    let request = intake::request(&config.select, &config.nozzle.name, wanted)?;
     let destinations = config.destinations.iter();
     let buffer = Buffer::open(&buffer::Settings {
         store: config.buffer.clone(),
         destinations: destinations.map(|d| (d.name.clone(), d.backlog)).collect(),
     })?;
-    // Stages drain in the order in which they are made: first the intake, then what empties the buffer.
+    // Stages drain in the order in which they are made: the intake, then what empties the buffer, then what that needs.
     let intake_stage = lifecycle.stage("intake");
-    let egress_stage = lifecycle.stage("destinations");
-    let request = intake::request(&config.select, &config.nozzle.name)?;
-    let mut ledger = Ledger {
+    let base = Base {
         nozzle: config.nozzle.name.clone(),
-        ingress: Mutex::default(),
-        buffer: buffer.clone(),
-        destinations: Vec::new(),
+        metrics: Metrics::new(),
+        pipelines: lifecycle.stage("destinations"),
+        connections: lifecycle.stage("connections"),
+        durable: matches!(config.buffer, BufferConfig::Disk(_)),
+        drain: config.nozzle.drain_timeout.0.mul_f64(DRAIN_SHARE),
+        directory: None,
+        ledger: Arc::new(Ledger::new(&config.nozzle.name, buffer.clone())),
+        buffer,
     };
-    for destination in config.destinations {
-        let kind = kinds.get(&destination.kind).ok_or_else(|| {
-            destination.section.error(
-                "",
-                format!("`{}` is no kind of destination", destination.kind),
-            )
-        })?;
-        let plan = kind.plan(&destination.section)?;
-        let filter = match &destination.filter {
-            None => Filter::everything(),
-            Some(text) => Filter::parse(text)
-                .map_err(|error| destination.section.error("filter", error.to_string()))?,
-        };
-        let context = Context {
-            nozzle: config.nozzle.name.clone(),
-            name: destination.name.clone(),
-            metrics: metrics.clone(),
-            lifecycle: egress_stage.clone(),
-            buffer_id: buffer.id().to_owned(),
-            state_dir: None,
-        };
-        let running = plan.start(context).await?;
-        let Some(cursor) = buffer.cursor(&destination.name) else {
-            continue;
-        };
-        let shared = Arc::new(Shared::default());
-        ledger.destinations.push((
-            destination.name.clone(),
-            destination.kind.clone(),
-            Arc::clone(&shared),
-        ));
-        let name = format!("destination {}", destination.name);
-        let pipeline = Pipeline {
-            config: destination,
-            plan,
-            filter,
-            directory: None,
-            destination: running,
-            cursor,
-            shared,
-        };
-        egress_stage.spawn(name, pipeline.run(egress_stage.clone()));
+    let mut setups = Vec::new();
+    for planned in plans {
+        setups.push(base.connect(planned).await?);
     }
-    let ledger = Arc::new(ledger);
     let intake = intake::open(&config.intake, request, upstream, &intake_stage).await?;
+    for setup in setups {
+        base.launch(setup);
+    }
     intake_stage.spawn(
         "intake",
-        take_in(intake, buffer, Arc::clone(&ledger), intake_stage.clone()),
+        take_in(
+            intake,
+            base.buffer.clone(),
+            Arc::clone(&base.ledger),
+            intake_stage.clone(),
+        ),
     );
     let admin_addr = match config.nozzle.admin_addr {
         Some(addr) => Some(Admin::start(
             addr,
-            metrics,
-            ledger.clone(),
+            base.metrics.clone(),
+            base.ledger.clone(),
             Readiness::default(),
             lifecycle,
         )?),
         None => None,
     };
-    Ok(Running { admin_addr, ledger })
-}
-
-async fn take_in(
-    mut intake: Box<dyn Intake>,
-    buffer: Buffer,
-    ledger: Arc<Ledger>,
-    lifecycle: Lifecycle,
-) {
-    let stop = lifecycle.token();
-    while let Some(Some(batch)) = stop
-        .run_until_cancelled(poll_fn(|cx| intake.poll_next(cx)))
-        .await
-    {
-        match Frame::parse(batch) {
-            Ok(parsed) => {
-                let appended = buffer.append(&parsed.frame, now()).await;
-                let mut ingress = ledger.ingress.lock();
-                ingress.received += u64::from(parsed.rejected) + parsed.frame.len() as u64;
-                ingress.accepted += appended.accepted;
-                if parsed.rejected > 0 {
-                    *ingress.rejected.entry("malformed".to_owned()).or_default() +=
-                        u64::from(parsed.rejected);
-                }
-                if appended.refused > 0 {
-                    *ingress.rejected.entry(appended.why.to_owned()).or_default() +=
-                        appended.refused;
-                }
-            }
-            Err(_) => {
-                let mut ingress = ledger.ingress.lock();
-                ingress.received += 1;
-                *ingress.rejected.entry("malformed".to_owned()).or_default() += 1;
-            }
-        }
-    }
-    buffer.close();
-}
-
-/// Nanoseconds since 1970.
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    Ok(Running {
+        admin_addr,
+        ledger: base.ledger,
     })
 }
 
-#[derive(Debug)]
-struct Ledger {
-    nozzle: String,
-    ingress: Mutex<Ingress>,
-    buffer: Buffer,
-    destinations: Vec<(String, String, Arc<Shared>)>,
+/// Of the time for a stop, what a destination may use: the rest is for those behind it.
+const DRAIN_SHARE: f64 = 0.8;
+
+/// A destination that was read and checked.
+struct Planned {
+    config: DestinationConfig,
+    plan: Arc<dyn Plan>,
+    filter: Filter,
 }
 
-impl Source for Ledger {
-    fn report(&self) -> Report {
-        let next = self.buffer.report().next;
-        let subscription = |(name, kind, shared): &(String, String, Arc<Shared>)| {
-            let account = shared.account.lock().clone();
-            Subscription {
-                id: name.clone(),
-                selector: "all".to_owned(),
-                api: kind.clone(),
-                open: true,
-                received: next,
-                delivered: account.delivered,
-                pending: next - account.total().min(next),
-                dropped: account.dropped,
-                ..Subscription::default()
-            }
-        };
-        Report {
-            component: "nozzle".to_owned(),
-            instance: self.nozzle.clone(),
-            ingress: self.ingress.lock().clone(),
-            subscriptions: self.destinations.iter().map(subscription).collect(),
-            log: None,
+impl Planned {
+    fn kinds(&self) -> KindSet {
+        self.plan.accepts().intersection(self.filter.kinds())
+    }
+}
+
+/// Reads all destinations; their errors are told all at once.
+fn plans(configs: &[DestinationConfig], kinds: &Kinds) -> Result<Vec<Planned>, ConfigErrors> {
+    let mut plans = Vec::new();
+    let mut wrong: Option<ConfigErrors> = None;
+    for config in configs {
+        match plan(config, kinds) {
+            Ok(planned) => plans.push(planned),
+            Err(errors) => match &mut wrong {
+                None => wrong = Some(errors),
+                Some(wrong) => wrong.errors.extend(errors.errors),
+            },
         }
+    }
+    match wrong {
+        None => Ok(plans),
+        Some(wrong) => Err(wrong),
+    }
+}
+
+fn plan(config: &DestinationConfig, kinds: &Kinds) -> Result<Planned, ConfigErrors> {
+    let section = &config.section;
+    let kind = kinds
+        .get(&config.kind)
+        .ok_or_else(|| section.error("", format!("`{}` is no kind of destination", config.kind)))?;
+    let filter = match &config.filter {
+        None => Filter::everything(),
+        Some(text) => {
+            Filter::parse(text).map_err(|error| section.error("filter", error.to_string()))?
+        }
+    };
+    Ok(Planned {
+        config: config.clone(),
+        plan: kind.plan(section)?.into(),
+        filter,
+    })
+}
+
+/// What all destinations of a nozzle share.
+struct Base {
+    nozzle: String,
+    metrics: Metrics,
+    pipelines: Lifecycle,
+    connections: Lifecycle,
+    durable: bool,
+    drain: std::time::Duration,
+    directory: Option<Arc<dyn Directory>>,
+    buffer: Buffer,
+    ledger: Arc<Ledger>,
+}
+
+impl Base {
+    /// Starts a destination, without giving it anything yet.
+    async fn connect(&self, planned: Planned) -> Result<Setup, StartError> {
+        let Planned {
+            config,
+            plan,
+            filter,
+        } = planned;
+        let connections = self.connections.stage(&config.name);
+        let destination: Arc<dyn DynDestination> = plan
+            .start(Context {
+                nozzle: self.nozzle.clone(),
+                name: config.name.clone(),
+                metrics: self.metrics.clone(),
+                lifecycle: connections,
+                buffer_id: self.buffer.id().to_owned(),
+                state_dir: None,
+            })
+            .await?;
+        Ok(Setup {
+            nozzle: self.nozzle.clone(),
+            dead_letters: Arc::new(DeadLetters::new(&config.name)),
+            plan,
+            filter,
+            directory: self.directory.clone(),
+            destination,
+            state: Arc::new(State::new()),
+            durable: self.durable,
+            stop: self.pipelines.token(),
+            leave: CancellationToken::new(),
+            drain: self.drain,
+            config,
+        })
+    }
+
+    /// Begins to deliver.
+    fn launch(&self, setup: Setup) {
+        let config = &setup.config;
+        self.ledger.lines.write().push(Line {
+            name: config.name.clone(),
+            kind: config.kind.clone(),
+            selector: config.filter.clone().unwrap_or_else(|| "all".to_owned()),
+            state: Arc::clone(&setup.state),
+        });
+        let name = format!("destination {}", config.name);
+        let (setup, buffer) = (Arc::new(setup), self.buffer.clone());
+        self.pipelines
+            .spawn_restarting(name, RestartPolicy::default(), move || {
+                let (setup, buffer) = (Arc::clone(&setup), buffer.clone());
+                async move {
+                    match buffer.cursor(&setup.config.name) {
+                        Some(cursor) => pipeline::run(setup, cursor).await,
+                        None => tracing::error!(
+                            destination = setup.config.name,
+                            "the buffer has no cursor of this name"
+                        ),
+                    }
+                }
+            });
     }
 }

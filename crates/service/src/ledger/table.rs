@@ -204,13 +204,7 @@ fn losses(out: &mut String, subscription: &Subscription) {
     });
     for (n, loser) in losers.iter().take(LOSERS).enumerate() {
         let separator = if n == 0 { " of " } else { ", " };
-        write!(
-            text,
-            "{separator}{} ({})",
-            loser_name(loser),
-            loser.dropped
-        )
-        .ok();
+        write!(text, "{separator}{} ({})", loser_name(loser), loser.dropped).ok();
     }
     if losers.len() > LOSERS {
         write!(text, ", {} more sources", losers.len() - LOSERS).ok();

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use loggregator_client::Selectors;
-use loggregator_envelope::Kind;
+use loggregator_envelope::{Kind, KindSet};
 use loggregator_proto::v2::EgressBatchRequest;
 use loggregator_service::Lifecycle;
 
@@ -77,11 +77,16 @@ pub async fn open(
     }
 }
 
-/// What is asked of the dopplers. `shard` is the subscription's name unless `select` has one.
+/// What is asked of the dopplers. `shard` is the subscription's name unless `select` has one; `wanted` are the kinds asked
+/// for unless it has those: what the destinations can use.
 ///
 /// # Errors
 /// When `select` names a kind that there is not.
-pub fn request(select: &SelectConfig, shard: &str) -> Result<EgressBatchRequest, IntakeError> {
+pub fn request(
+    select: &SelectConfig,
+    shard: &str,
+    wanted: KindSet,
+) -> Result<EgressBatchRequest, IntakeError> {
     let mut selectors = Selectors::new().shard(select.shard_id.as_deref().unwrap_or(shard));
     if let Some(name) = &select.deterministic_name {
         selectors = selectors.deterministic(name);
@@ -94,8 +99,10 @@ pub fn request(select: &SelectConfig, shard: &str) -> Result<EgressBatchRequest,
             Kind::Timer,
             Kind::Event,
         ]
+        .into_iter()
+        .filter(|kind| wanted.contains(*kind))
         .map(Kind::name)
-        .to_vec(),
+        .collect(),
         some => some.iter().map(String::as_str).collect(),
     };
     for name in names {

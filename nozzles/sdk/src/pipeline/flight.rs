@@ -39,8 +39,7 @@ pub(crate) fn fly(destination: Arc<dyn DynDestination>, work: Work, timeout: Dur
             why: Reason::new(code, detail),
             after: None,
         };
-        let delivering =
-            async { tokio::time::timeout(timeout, destination.deliver(&batch)).await };
+        let delivering = async { tokio::time::timeout(timeout, destination.deliver(&batch)).await };
         let delivery = match AssertUnwindSafe(delivering).catch_unwind().await {
             Ok(Ok(delivery)) => delivery,
             Ok(Err(_)) => retry(TIMEOUT, format!("no answer within {timeout:?}")),

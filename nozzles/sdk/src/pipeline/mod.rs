@@ -48,7 +48,6 @@ use self::settle::{Class, Fate, Window};
 use self::state::State;
 use self::work::Work;
 
-
 /// At least so much is read at a time, however small the batches are.
 const READ_EVENTS: usize = 256;
 const READ_BYTES: usize = 256 << 10;
@@ -133,7 +132,7 @@ pub(crate) async fn run(setup: Arc<Setup>, cursor: Cursor) {
             "did not hand on what it holds in time"
         );
     }
-    setup.state.ended.store(true, Ordering::Relaxed);
+    setup.state.end();
 }
 
 impl Pipeline {
@@ -296,8 +295,7 @@ impl Pipeline {
 
     /// When there is something to do though nothing happens.
     fn wake(&mut self, now: Instant) -> Option<Instant> {
-        let linger =
-            (!self.building.events.is_empty()).then(|| self.since + self.limits.linger);
+        let linger = (!self.building.events.is_empty()).then(|| self.since + self.limits.linger);
         let most = self.concurrency.limit();
         let pause = match self.lanes.may_send(most) {
             true => self.pause(now).max(self.breaker.until()),
@@ -380,7 +378,10 @@ impl Pipeline {
                 self.failed_at_end |= self.draining.is_some();
                 self.concurrency.pushed_back();
                 state.set_trouble(Some(why.to_string()));
-                let wait = self.backoff.next_delay().max(verdict.after.unwrap_or_default());
+                let wait = self
+                    .backoff
+                    .next_delay()
+                    .max(verdict.after.unwrap_or_default());
                 self.not_before = now + wait;
                 if !verdict.progress() && self.breaker.failed(now) {
                     tracing::warn!(

@@ -101,7 +101,10 @@ impl Model {
     }
 
     fn count(&self, how: &str, below: u64) -> u64 {
-        self.settled.range(..below).filter(|(_, h)| **h == how).count() as u64
+        self.settled
+            .range(..below)
+            .filter(|(_, h)| **h == how)
+            .count() as u64
     }
 }
 
@@ -141,7 +144,10 @@ fn run(events: u64, batch: usize, limit: usize, answers: &[Answer], picks: &[usi
         lanes.push(building);
     }
     let mut flying: Vec<Work> = Vec::new();
-    let mut answers = answers.iter().cloned().chain(std::iter::repeat(Answer::All));
+    let mut answers = answers
+        .iter()
+        .cloned()
+        .chain(std::iter::repeat(Answer::All));
     let mut picks = picks.iter().copied().cycle();
     while !lanes.is_empty() {
         while lanes.may_send(limit) {

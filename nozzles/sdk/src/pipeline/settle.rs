@@ -27,9 +27,9 @@ pub(crate) enum Class {
 }
 
 /// So many different fates are told apart; further reasons are counted as [`OTHER`].
-const MOST_FATES: usize = 256;
+pub(super) const MOST_FATES: usize = 256;
 /// The reason that stands for those for which there is no room.
-const OTHER: &str = "other";
+pub(super) const OTHER: &str = "other";
 
 /// The events from the first that is not settled to the last that was read.
 ///

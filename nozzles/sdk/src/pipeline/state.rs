@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize,
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::breaker;
+use super::{breaker, settle};
 use crate::account::Account;
 
 /// Written by the pipeline, read by everybody else. Plain numbers are relaxed: each stands for itself.
@@ -31,8 +31,7 @@ pub(crate) struct State {
     progress: Mutex<Instant>,
     /// Why the last attempt failed, unless one succeeded since.
     trouble: Mutex<Option<String>>,
-    /// Whether its task is done.
-    pub ended: AtomicBool,
+    ended: AtomicBool,
 }
 
 impl State {
@@ -66,6 +65,16 @@ impl State {
         settled.1.clone_from(account);
     }
 
+    /// Its task is done.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its task is done.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn breaker(&self) -> u8 {
         self.breaker.load(Ordering::Relaxed)
     }
@@ -76,14 +85,10 @@ impl State {
 
     pub(crate) fn retried(&self, code: &str, n: u64) {
         let mut retries = self.retries.lock();
-        match retries.get_mut(code) {
-            Some(count) => *count += n,
-            // As bounded as the reasons of the account.
-            None if retries.len() < 256 => {
-                retries.insert(code.to_owned(), n);
-            }
-            None => *retries.entry("other".to_owned()).or_default() += n,
-        }
+        // As bounded as the reasons of the account.
+        let known = retries.contains_key(code) || retries.len() < settle::MOST_FATES;
+        let code = if known { code } else { settle::OTHER };
+        *retries.entry(code.to_owned()).or_default() += n;
     }
 
     /// Events that were tried again, by reason, since the start.

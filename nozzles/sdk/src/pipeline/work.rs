@@ -125,7 +125,11 @@ impl Work {
                 Outcome::Rejected(why) => verdict.dead.push((event, why)),
                 Outcome::Oversize(why) => verdict.dead.push((event, oversize(&why))),
                 Outcome::Retry(why) => {
-                    match verdict.retried.iter_mut().find(|(code, _)| *code == why.code) {
+                    match verdict
+                        .retried
+                        .iter_mut()
+                        .find(|(code, _)| *code == why.code)
+                    {
                         Some((_, n)) => *n += 1,
                         None => verdict.retried.push((why.code.clone(), 1)),
                     }
