@@ -16,7 +16,9 @@ use crate::settings::Flags;
 
 /// Every kind of destination that this program knows.
 pub fn kinds() -> Kinds {
-    Kinds::new().with(loggregator_nozzle_file::FileKind)
+    Kinds::new()
+        .with(loggregator_nozzle_file::FileKind)
+        .with(loggregator_nozzle_syslog::SyslogKind)
 }
 
 /// Options of `nozzle`.

@@ -36,6 +36,8 @@ pub enum Profile {
     Http,
     /// HTTP/2 or HTTP/1.1, as the client prefers: ALPN offers both, `h2` first. A client without ALPN speaks HTTP/1.1.
     Http2,
+    /// Any other protocol: no ALPN.
+    Bytes,
 }
 
 impl Profile {
@@ -44,6 +46,7 @@ impl Profile {
             Self::Grpc => vec![b"h2".to_vec()],
             Self::Http => vec![b"http/1.1".to_vec()],
             Self::Http2 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            Self::Bytes => Vec::new(),
         }
     }
 }
@@ -195,8 +198,27 @@ impl ClientTls {
     /// # Errors
     /// The machine trusts none, see [`TlsError`].
     pub fn system(profile: Profile) -> Result<Arc<Self>, TlsError> {
-        Self::new(profile, Vec::new(), move || {
-            client_config_for(load_system_roots()?, None, profile)
+        Self::verified(None, None, profile)
+    }
+
+    /// Verifies the server by a CA file, without one by the authorities that this machine trusts, and by its name. Shows the
+    /// certificate of these files (certificate, key), if there are any.
+    ///
+    /// # Errors
+    /// A file cannot be used, or the machine trusts nobody, see [`TlsError`].
+    pub fn verified(
+        ca: Option<&Path>,
+        identity: Option<(&Path, &Path)>,
+        profile: Profile,
+    ) -> Result<Arc<Self>, TlsError> {
+        let ca = ca.map(Path::to_owned);
+        let identity = identity.map(|(cert, key)| (cert.to_owned(), key.to_owned()));
+        let pair = identity.iter().flat_map(|(cert, key)| [cert, key]);
+        let watched = ca.iter().chain(pair).cloned().collect();
+        Self::new(profile, watched, move || {
+            let roots = ca.as_deref().map_or_else(load_system_roots, load_roots)?;
+            let identity = identity.as_ref().map(|(cert, key)| (&**cert, &**key));
+            client_config_for(roots, identity, profile)
         })
     }
 

@@ -279,6 +279,22 @@ table! {
         PROMHTTP_ERRORS: COUNTER, Count, "promhttp_metric_handler_errors_total", ["cause"],
             "Total number of internal errors encountered by the promhttp metric handler.";
     }
+    "nozzle: syslog", "Of every destination of the kind syslog; `destination` is its name." => {
+        SYSLOG_MESSAGES: COUNTER, Count, "loggregator_nozzle_syslog_messages_total", ["destination"],
+            "Messages written, each time that one was.";
+        SYSLOG_BYTES: COUNTER, Bytes, "loggregator_nozzle_syslog_bytes_total", ["destination"],
+            "Bytes of messages with their framing.";
+        SYSLOG_AGAIN: COUNTER, Count, "loggregator_nozzle_syslog_repeated_messages_total", ["destination"],
+            "Messages written that may have arrived before: an upper bound of duplicates.";
+        SYSLOG_CONNECTIONS: COUNTER, Connections, "loggregator_nozzle_syslog_connections_total", ["destination"],
+            "Connections that were made.";
+        SYSLOG_CONNECTED: GAUGE, Count, "loggregator_nozzle_syslog_connected", ["destination"],
+            "1 while there is a connection, else 0.";
+        SYSLOG_FAILURES: COUNTER, Count, "loggregator_nozzle_syslog_connection_failures_total", ["destination", "reason"],
+            "Connections that could not be made (connect, connect_timeout, tls) or broke (closed, timeout, reset, broken).";
+        SYSLOG_UNACKNOWLEDGED: GAUGE, Bytes, "loggregator_nozzle_syslog_unacknowledged_bytes", ["destination"],
+            "Bytes written that the receiver's system has not acknowledged.";
+    }
 }
 
 /// Every metric of the table.

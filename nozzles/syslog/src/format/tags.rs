@@ -1,0 +1,95 @@
+//! The tags of an event, as they are written.
+
+use loggregator_nozzle::Event;
+use smallvec::SmallVec;
+
+/// Tags sorted by name, each name once. With enrichment the names that the Cloud Controller knows stand in place of those
+/// of the envelope, under the names that the platform itself gives them.
+pub(crate) struct Tags<'a> {
+    sorted: SmallVec<[(&'a str, &'a str); 24]>,
+}
+
+impl<'a> Tags<'a> {
+    pub fn of(event: &'a Event) -> Tags<'a> {
+        let mut sorted: SmallVec<[(&str, &str); 24]> = event.envelope().tags().collect();
+        if let Some(names) = event.names() {
+            let known = [
+                ("app_name", &names.app),
+                ("space_id", &names.space_id),
+                ("space_name", &names.space),
+                ("organization_id", &names.org_id),
+                ("organization_name", &names.org),
+            ];
+            let known = known.into_iter().filter(|(_, value)| !value.is_empty());
+            sorted.extend(known.map(|(name, value)| (name, value.as_str())));
+        }
+        // Stable: of a name that occurs twice the last one counts. Most envelopes come sorted.
+        if !sorted.is_sorted_by(|one, next| one.0 < next.0) {
+            sorted.sort_by(|one, other| one.0.cmp(other.0));
+            let mut kept = 0;
+            for at in 0..sorted.len() {
+                if at > 0 && sorted[kept - 1].0 == sorted[at].0 {
+                    sorted[kept - 1] = sorted[at];
+                } else {
+                    sorted[kept] = sorted[at];
+                    kept += 1;
+                }
+            }
+            sorted.truncate(kept);
+        }
+        Tags { sorted }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&'a str> {
+        let at = self
+            .sorted
+            .binary_search_by(|(tag, _)| (*tag).cmp(name))
+            .ok()?;
+        Some(self.sorted[at].1)
+    }
+
+    /// The value, or nothing.
+    pub fn text(&self, name: &str) -> &'a str {
+        self.get(name).unwrap_or_default()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.sorted.iter().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use loggregator_nozzle::Names;
+
+    use super::*;
+    use crate::testing::event_of;
+
+    #[test]
+    fn each_name_stands_once_and_in_order() {
+        let mut body = Vec::new();
+        for (name, value) in [("b", "1"), ("a", "2"), ("b", "3"), ("app_name", "old")] {
+            body.extend_from_slice(&[0x4a, (4 + name.len() + value.len()) as u8, 0x0a]);
+            body.push(name.len() as u8);
+            body.extend_from_slice(name.as_bytes());
+            body.extend_from_slice(&[0x12, value.len() as u8]);
+            body.extend_from_slice(value.as_bytes());
+        }
+        let event = event_of(body);
+        let all: Vec<_> = Tags::of(&event).iter().collect();
+        assert_eq!(all, [("a", "2"), ("app_name", "old"), ("b", "3")]);
+
+        let names = Names {
+            app: "new".to_owned(),
+            org: "acme".to_owned(),
+            ..Names::default()
+        };
+        let event = event.with_names(Some(Arc::new(names)));
+        let tags = Tags::of(&event);
+        assert_eq!(tags.get("app_name"), Some("new"));
+        assert_eq!(tags.get("organization_name"), Some("acme"));
+        assert_eq!(tags.get("space_name"), None);
+    }
+}

@@ -1,0 +1,329 @@
+//! The task that has the connection: connects, writes batches in their order, and confirms them.
+//!
+//! A batch is confirmed when the peer's system has acknowledged its last byte and the connection has then stood for the time
+//! `settle`. A connection that breaks before leaves its batches unconfirmed: they go again.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use loggregator_nozzle::Reason;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Endpoints, Settings};
+use crate::connection::{Acknowledged, ConnectError, Connection};
+use crate::counts::Counts;
+use crate::page::Page;
+use crate::queue::{Queue, Turn};
+
+/// How often the system is asked while something is not acknowledged.
+const ASK: Duration = Duration::from_millis(10);
+
+/// A batch to be sent.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// Numbers of its first and last event.
+    pub events: (u64, u64),
+    pub page: Page,
+    /// Whether it was tried before.
+    pub again: bool,
+    pub done: oneshot::Sender<(Result<(), Reason>, Page)>,
+}
+
+impl Job {
+    fn finish(self, outcome: Result<(), Reason>) {
+        // Nobody may wait for it any more.
+        self.done.send((outcome, self.page)).ok();
+    }
+}
+
+impl Turn for Sent {
+    fn events(&self) -> (u64, u64) {
+        self.job.events
+    }
+    fn abandoned(&self) -> bool {
+        self.job.done.is_closed()
+    }
+}
+
+/// What the task is asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Send(Job),
+    /// Say goodbye; everything is confirmed.
+    Close(oneshot::Sender<()>),
+}
+
+/// A batch, and how far it is on the connection that it was written to.
+#[derive(Debug)]
+struct Sent {
+    job: Job,
+    /// Where it ends, in bytes of the connection.
+    end: u64,
+    acknowledged: Option<Instant>,
+}
+
+/// The task.
+pub(crate) struct Link {
+    settings: Arc<Settings>,
+    counts: Arc<Counts>,
+    commands: mpsc::Receiver<Command>,
+    queue: Queue<Sent>,
+    connection: Option<Connection>,
+    /// Written to the connection and not confirmed, in the order of writing.
+    written: VecDeque<Sent>,
+    /// The endpoint to begin with.
+    next_endpoint: usize,
+}
+
+impl Link {
+    pub fn new(
+        settings: Arc<Settings>,
+        counts: Arc<Counts>,
+        commands: mpsc::Receiver<Command>,
+    ) -> Link {
+        Link {
+            settings,
+            counts,
+            commands,
+            queue: Queue::new(),
+            connection: None,
+            written: VecDeque::new(),
+            next_endpoint: 0,
+        }
+    }
+
+    /// Until nobody can ask for anything any more, or the time is up.
+    pub async fn run(mut self, cut: CancellationToken) {
+        let counts = Arc::clone(&self.counts);
+        cut.run_until_cancelled(self.serve()).await;
+        counts.disconnected();
+    }
+
+    async fn serve(&mut self) {
+        loop {
+            let wake = self.wake();
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    None => return,
+                    Some(Command::Send(job)) => self.add(job),
+                    Some(Command::Close(done)) => {
+                        self.say_goodbye().await;
+                        // Whoever asked may be gone.
+                        done.send(()).ok();
+                    }
+                },
+                error = closed(&mut self.connection) => self.broken(&error),
+                () = at(wake) => {}
+            }
+            self.settle();
+            self.send().await;
+        }
+    }
+
+    /// When something is to be done although nothing happens.
+    fn wake(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let settled = self.written.front().map(|sent| match sent.acknowledged {
+            Some(since) => since + self.settings.connection.settle,
+            None => now + ASK,
+        });
+        let open = self
+            .written
+            .back()
+            .filter(|sent| sent.acknowledged.is_none());
+        let ask = open.map(|_| now + ASK);
+        let retire = self.retires().filter(|_| self.written.is_empty());
+        [settled, ask, retire, self.queue.look_again()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// When the connection is to be replaced.
+    fn retires(&self) -> Option<Instant> {
+        let age = self.settings.connection.reconnect;
+        let connection = self.connection.as_ref().filter(|_| !age.is_zero())?;
+        Some(connection.opened + age)
+    }
+
+    fn add(&mut self, job: Job) {
+        self.queue.add(Sent {
+            job,
+            end: 0,
+            acknowledged: None,
+        });
+    }
+
+    /// Confirms what can be confirmed.
+    fn settle(&mut self) {
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        let now = Instant::now();
+        if self
+            .written
+            .back()
+            .is_some_and(|sent| sent.acknowledged.is_none())
+        {
+            let (acknowledged, unacknowledged) = match connection.acknowledged() {
+                Acknowledged::Unknown => (u64::MAX, 0),
+                Acknowledged::UpTo(bytes) => (bytes, connection.sent() - bytes),
+            };
+            self.counts.unacknowledged(unacknowledged);
+            let open = self.written.iter_mut().rev();
+            for sent in open.take_while(|sent| sent.acknowledged.is_none()) {
+                if sent.end <= acknowledged {
+                    sent.acknowledged = Some(now);
+                }
+            }
+        }
+        let settle = self.settings.connection.settle;
+        while let Some(sent) = self.written.pop_front() {
+            match sent.acknowledged {
+                Some(since) if now.duration_since(since) >= settle => sent.job.finish(Ok(())),
+                _ => {
+                    self.written.push_front(sent);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Writes the batches whose turn it is.
+    async fn send(&mut self) {
+        loop {
+            if self.retires().is_some_and(|at| at <= Instant::now()) {
+                if !self.written.is_empty() {
+                    return;
+                }
+                self.say_goodbye().await;
+            }
+            let Some(mut sent) = self.queue.next(Instant::now()) else {
+                return;
+            };
+            let (bytes, again) = (sent.job.page.bytes.len(), sent.job.again);
+            let messages = sent.job.page.ends.len();
+            let patience = self.settings.connection.write_timeout;
+            let outcome = match self.connected().await {
+                Err(error) => {
+                    let reason = Reason::new(error.code(), error.to_string());
+                    self.queue.handed_back(&sent, Instant::now());
+                    sent.job.finish(Err(reason));
+                    return;
+                }
+                Ok(connection) => {
+                    let written = connection.write(&sent.job.page.bytes, patience).await;
+                    sent.end = connection.sent();
+                    written
+                }
+            };
+            sent.acknowledged = None;
+            sent.job.again = true;
+            self.written.push_back(sent);
+            self.counts.written(messages, bytes, again);
+            if let Err(error) = outcome {
+                self.broken(&error);
+            } else {
+                self.settle();
+            }
+        }
+    }
+
+    /// The connection, made now if there is none.
+    async fn connected(&mut self) -> Result<&mut Connection, ConnectError> {
+        if self.connection.is_none() {
+            let connection = self.connect().await?;
+            tracing::info!(
+                endpoint = connection.endpoint,
+                protocol = connection.protocol(),
+                destination = self.counts.destination,
+                "connected"
+            );
+            self.counts.connected();
+            self.connection = Some(connection);
+        }
+        match &mut self.connection {
+            Some(connection) => Ok(connection),
+            // Not reached: it was set just now.
+            None => Err(ConnectError::Connect {
+                endpoint: String::new(),
+                source: io::ErrorKind::NotConnected.into(),
+            }),
+        }
+    }
+
+    /// Tries every endpoint once.
+    async fn connect(&mut self) -> Result<Connection, ConnectError> {
+        let settings = Arc::clone(&self.settings);
+        let endpoints = &settings.endpoints;
+        let from = self.next_endpoint;
+        let mut failed = None;
+        for at in 0..endpoints.len() {
+            let at = (from + at) % endpoints.len();
+            let endpoint = &endpoints[at];
+            match Connection::open(endpoint, settings.tls.as_ref(), &settings.connection).await {
+                Ok(connection) => {
+                    if settings.order == Endpoints::RoundRobin {
+                        self.next_endpoint = at + 1;
+                    }
+                    return Ok(connection);
+                }
+                Err(error) => {
+                    self.counts.not_connected(error.code());
+                    failed = Some(error);
+                }
+            }
+        }
+        Err(failed.unwrap_or_else(|| ConnectError::Connect {
+            endpoint: "no endpoint".to_owned(),
+            source: io::ErrorKind::AddrNotAvailable.into(),
+        }))
+    }
+
+    /// The connection is gone: what was not confirmed goes again, the oldest batch once the framework says so.
+    fn broken(&mut self, error: &io::Error) {
+        let Some(connection) = self.connection.take() else {
+            return;
+        };
+        let lost = self.written.len();
+        self.counts.broken(error);
+        tracing::warn!(
+            endpoint = connection.endpoint,
+            destination = self.counts.destination,
+            %error,
+            unconfirmed_batches = lost,
+            "connection lost; what is not confirmed goes again"
+        );
+        let written = std::mem::take(&mut self.written);
+        if let Some(oldest) = self.queue.take_back(written, Instant::now()) {
+            let detail = format!("{}: {error}", connection.endpoint);
+            oldest
+                .job
+                .finish(Err(Reason::new("connection_lost", detail)));
+        }
+    }
+
+    async fn say_goodbye(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.counts.disconnected();
+            connection.goodbye().await;
+        }
+    }
+}
+
+async fn closed(connection: &mut Option<Connection>) -> io::Error {
+    match connection {
+        Some(connection) => connection.closed().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when.into()).await,
+        None => std::future::pending().await,
+    }
+}
