@@ -5,7 +5,7 @@ use bytes::Bytes;
 use loggregator_envelope::{
     EnvelopeRef, Flags, Frame, FrameBuilder, V1Builder, json,
     splice::{DefaultTags, Edit, move_to_deprecated_tags, move_to_tags},
-    survey,
+    survey, v1,
 };
 use loggregator_proto::{plumbing, v2};
 use prost::Message;
@@ -55,6 +55,9 @@ pub fn v1_parse(data: &[u8]) {
     }
     let frame = builder.finish();
     v2::EnvelopeBatch::decode(&frame.bytes()[..]).expect("the v2 form decodes");
+    let mut batch = Vec::new();
+    v1::append_v2(data, &mut batch).expect("what a builder takes, a reader takes");
+    assert_eq!(batch, frame.bytes()[..]);
     let canonical = frame.v1().payload(0);
     builder
         .push(&canonical)

@@ -68,6 +68,23 @@ impl EgressStream {
         self.merge.stats()
     }
 
+    /// Servers at which the subscription stands: [`StreamStats::open`] alone.
+    #[must_use]
+    pub fn open_calls(&self) -> usize {
+        self.merge.open_calls()
+    }
+
+    /// Calls that ended and were or will be made again: [`StreamStats::reconnects`] alone.
+    #[must_use]
+    pub fn reconnects(&self) -> u64 {
+        self.merge.reconnects()
+    }
+
+    /// Asks for no more: [`next`](EgressStream::next) yields what has already arrived, and then `None`.
+    pub fn stop(&mut self) {
+        self.merge.stop();
+    }
+
     /// Ends the subscription and counts what had arrived unread.
     pub fn close(self) -> Unread {
         self.merge.close()

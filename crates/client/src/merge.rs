@@ -132,6 +132,8 @@ pub(crate) struct Merge {
     bytes: u64,
     reconnects: u64,
     last_error: Option<Status>,
+    /// Nothing is asked for any more.
+    stopped: bool,
 }
 
 impl Merge {
@@ -157,6 +159,7 @@ impl Merge {
             bytes: 0,
             reconnects: 0,
             last_error: None,
+            stopped: false,
         };
         merge.follow(&first);
         merge
@@ -167,18 +170,46 @@ impl Merge {
             batches: self.batches,
             bytes: self.bytes,
             dopplers: self.set.peers().len(),
-            open: self
-                .calls
-                .iter()
-                .filter(|call| matches!(call.state, State::Open(_)))
-                .count(),
+            open: self.open_calls(),
             reconnects: self.reconnects,
             last_error: self.last_error.as_ref().map(Status::to_string),
         }
     }
 
+    pub(crate) fn open_calls(&self) -> usize {
+        let open = |call: &&Call| matches!(call.state, State::Open(_));
+        self.calls.iter().filter(open).count()
+    }
+
+    pub(crate) fn reconnects(&self) -> u64 {
+        self.reconnects
+    }
+
+    /// Makes no more calls. What has arrived is still there; a call with nothing more is ended.
+    pub(crate) fn stop(&mut self) {
+        self.stopped = true;
+        self.calls
+            .retain(|call| matches!(call.state, State::Open(_)));
+    }
+
+    fn next_arrived(&mut self) -> Option<Batch> {
+        while let Some(call) = self.calls.first_mut() {
+            if let State::Open(messages) = &mut call.state
+                && let Some(Ok(bytes)) = messages.try_next_buffered()
+            {
+                let doppler = Arc::clone(call.peer.addr());
+                return Some(Batch { bytes, doppler });
+            }
+            self.calls.swap_remove(0);
+        }
+        None
+    }
+
     /// The next message of any doppler.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Batch>> {
+        if self.stopped {
+            return Poll::Ready(self.next_arrived());
+        }
         if !self.poll_set(cx) {
             return Poll::Ready(None);
         }

@@ -1,7 +1,10 @@
 //! The firehose over a WebSocket, as the traffic controller serves it: `/firehose/{subscription-id}` and
 //! `/apps/{app-id}/stream`, one serialised v1 envelope per binary message.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +14,7 @@ use http::{HeaderValue, Uri};
 use loggregator_net::{Backoff, ClientTls, TlsStream, tls_connect};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::{
@@ -200,15 +203,17 @@ pub enum WsEvent {
     },
 }
 
-trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl Io for TcpStream {}
 impl Io for TlsStream<TcpStream> {}
 
 type Socket = WebSocketStream<Box<dyn Io>>;
 
 enum State {
-    Connecting { at: Option<Instant> },
-    Open(Box<Socket>),
+    /// Until the next attempt.
+    Waiting(Option<Pin<Box<Sleep>>>),
+    Connecting(Pin<Box<dyn Future<Output = Result<Socket, WsError>> + Send>>),
+    Open(Box<Open>),
 }
 
 /// A WebSocket subscription that connects again when it must.
@@ -228,45 +233,60 @@ impl WsStream {
             config,
             subject,
             backoff,
-            state: State::Connecting { at: None },
+            state: State::Waiting(None),
         }
     }
 
-    /// What happens next. May be cancelled, at worst a half-made connection is given up. An error is one that another
-    /// attempt would meet again; the stream may be asked again all the same.
+    /// What happens next. May be cancelled. An error is one that another attempt would meet again; the stream may be asked
+    /// again all the same.
     pub async fn next(&mut self) -> Result<WsEvent, WsError> {
-        match &mut self.state {
-            State::Connecting { at } => {
-                if let Some(at) = *at {
-                    tokio::time::sleep_until(at).await;
-                }
-                match self.connect().await {
-                    Ok(socket) => {
-                        self.state = State::Open(Box::new(socket));
-                        Ok(WsEvent::Connected)
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// As [`next`](WsStream::next), for a poll function. Must be called within a tokio runtime.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<WsEvent, WsError>> {
+        loop {
+            match &mut self.state {
+                State::Waiting(pause) => {
+                    if let Some(pause) = pause {
+                        ready!(pause.as_mut().poll(cx));
                     }
-                    Err(error) => self.lost(error),
+                    let connecting = connect(self.config.clone(), self.subject.clone());
+                    self.state = State::Connecting(Box::pin(connecting));
+                }
+                State::Connecting(connecting) => {
+                    return Poll::Ready(match ready!(connecting.as_mut().poll(cx)) {
+                        Ok(socket) => {
+                            let open = Open::new(socket, self.config.idle_timeout);
+                            self.state = State::Open(Box::new(open));
+                            Ok(WsEvent::Connected)
+                        }
+                        Err(error) => self.lost(error),
+                    });
+                }
+                State::Open(open) => {
+                    return Poll::Ready(match ready!(open.poll_receive(cx)) {
+                        Ok(payload) => {
+                            self.backoff.reset();
+                            Ok(WsEvent::Envelope(payload))
+                        }
+                        Err(error) => self.lost(error),
+                    });
                 }
             }
-            State::Open(socket) => match receive(socket, self.config.idle_timeout).await {
-                Ok(payload) => {
-                    self.backoff.reset();
-                    Ok(WsEvent::Envelope(payload))
-                }
-                Err(error) => self.lost(error),
-            },
         }
     }
 
     /// Ends the connection with a close frame, waiting a moment for the server's.
     pub async fn close(self) {
-        if let State::Open(mut socket) = self.state {
+        if let State::Open(open) = self.state {
+            let mut socket = open.socket;
             let frame = CloseFrame {
                 code: CloseCode::Normal,
                 reason: "".into(),
             };
             let closing = async {
-                if (*socket).close(Some(frame)).await.is_ok() {
+                if socket.close(Some(frame)).await.is_ok() {
                     while let Some(Ok(_)) = socket.next().await {}
                 }
             };
@@ -279,70 +299,68 @@ impl WsStream {
 
     fn lost(&mut self, error: WsError) -> Result<WsEvent, WsError> {
         let retry_in = self.backoff.next_delay();
-        self.state = State::Connecting {
-            at: Some(Instant::now() + retry_in),
-        };
+        self.state = State::Waiting(Some(Box::pin(tokio::time::sleep(retry_in))));
         if error.is_retryable() {
             Ok(WsEvent::Disconnected { error, retry_in })
         } else {
             Err(error)
         }
     }
+}
 
-    async fn connect(&self) -> Result<Socket, WsError> {
-        let (target, uri) = Target::parse(&self.config, &self.subject)?;
-        let addr = target.addr();
-        match tokio::time::timeout(self.config.connect_timeout, self.handshake(target, uri)).await {
-            Ok(result) => result,
-            Err(_) => Err(WsError::Connect {
-                addr,
-                reason: "timed out".to_owned(),
-            }),
-        }
+async fn connect(config: WsConfig, subject: Subject) -> Result<Socket, WsError> {
+    let (target, uri) = Target::parse(&config, &subject)?;
+    let addr = target.addr();
+    match tokio::time::timeout(config.connect_timeout, handshake(&config, target, uri)).await {
+        Ok(result) => result,
+        Err(_) => Err(WsError::Connect {
+            addr,
+            reason: "timed out".to_owned(),
+        }),
     }
+}
 
-    async fn handshake(&self, target: Target, uri: Uri) -> Result<Socket, WsError> {
-        let failed = |reason: String| WsError::Connect {
-            addr: target.addr(),
-            reason,
-        };
-        let mut request = uri
-            .into_client_request()
-            .map_err(|e| failed(e.to_string()))?;
-        if let Some(token) = &self.config.token {
-            let mut value = HeaderValue::from_str(token).map_err(|_| WsError::Token)?;
-            value.set_sensitive(true);
-            request.headers_mut().insert(AUTHORIZATION, value);
+async fn handshake(config: &WsConfig, target: Target, uri: Uri) -> Result<Socket, WsError> {
+    let failed = |reason: String| WsError::Connect {
+        addr: target.addr(),
+        reason,
+    };
+    let mut request = uri
+        .into_client_request()
+        .map_err(|e| failed(e.to_string()))?;
+    if let Some(token) = &config.token {
+        let mut value = HeaderValue::from_str(token).map_err(|_| WsError::Token)?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(AUTHORIZATION, value);
+    }
+    let tcp = TcpStream::connect((target.host.as_str(), target.port))
+        .await
+        .map_err(|e| failed(e.to_string()))?;
+    tcp.set_nodelay(true).map_err(|e| failed(e.to_string()))?;
+    let io: Box<dyn Io> = match &target.tls {
+        None => Box::new(tcp),
+        Some(tls) => {
+            let stream = tls_connect(tcp, tls, &target.host, config.connect_timeout).await;
+            Box::new(stream.map_err(|e| failed(e.to_string()))?)
         }
-        let tcp = TcpStream::connect((target.host.as_str(), target.port))
-            .await
-            .map_err(|e| failed(e.to_string()))?;
-        tcp.set_nodelay(true).map_err(|e| failed(e.to_string()))?;
-        let io: Box<dyn Io> = match &target.tls {
-            None => Box::new(tcp),
-            Some(tls) => {
-                let stream = tls_connect(tcp, tls, &target.host, self.config.connect_timeout).await;
-                Box::new(stream.map_err(|e| failed(e.to_string()))?)
-            }
-        };
-        let limits = WebSocketConfig::default()
-            .max_message_size(Some(self.config.max_message))
-            .max_frame_size(Some(self.config.max_message));
-        match tokio_tungstenite::client_async_with_config(request, io, Some(limits)).await {
-            Ok((socket, _response)) => Ok(socket),
-            Err(tungstenite::Error::Http(response)) => {
-                let status = response.status().as_u16();
-                let body = response.body().as_deref().unwrap_or_default();
-                let body = String::from_utf8_lossy(&body[..body.len().min(1000)])
-                    .trim()
-                    .to_owned();
-                Err(match status {
-                    401 | 403 => WsError::Unauthorized { status, body },
-                    _ => WsError::Refused { status, body },
-                })
-            }
-            Err(error) => Err(failed(error.to_string())),
+    };
+    let limits = WebSocketConfig::default()
+        .max_message_size(Some(config.max_message))
+        .max_frame_size(Some(config.max_message));
+    match tokio_tungstenite::client_async_with_config(request, io, Some(limits)).await {
+        Ok((socket, _response)) => Ok(socket),
+        Err(tungstenite::Error::Http(response)) => {
+            let status = response.status().as_u16();
+            let body = response.body().as_deref().unwrap_or_default();
+            let body = String::from_utf8_lossy(&body[..body.len().min(1000)])
+                .trim()
+                .to_owned();
+            Err(match status {
+                401 | 403 => WsError::Unauthorized { status, body },
+                _ => WsError::Refused { status, body },
+            })
         }
+        Err(error) => Err(failed(error.to_string())),
     }
 }
 
@@ -356,36 +374,74 @@ impl std::fmt::Debug for WsStream {
     }
 }
 
-/// The next payload; pings are answered on the way. Losing this future loses nothing: the socket keeps what it has.
-async fn receive(socket: &mut Socket, idle_timeout: Duration) -> Result<Bytes, WsError> {
-    loop {
-        let message = tokio::time::timeout(idle_timeout, socket.next())
-            .await
-            .map_err(|_| WsError::Broken(format!("nothing arrived for {idle_timeout:?}")))?;
-        match message {
-            Some(Ok(Message::Binary(payload))) => return Ok(payload),
-            Some(Ok(Message::Text(text))) => return Ok(text.into()),
-            Some(Ok(Message::Close(frame))) => {
-                let (code, reason) = frame.map_or((1005, String::new()), |f| {
-                    (f.code.into(), f.reason.to_string())
-                });
-                // Flushes the answer to the close frame; the connection is over whether it arrives or not.
-                let _flushed = socket.flush().await.is_ok();
-                return Err(WsError::Closed { code, reason });
+/// A connection that stands.
+struct Open {
+    socket: Socket,
+    /// An answer to a ping, or to a close frame, may wait to be sent.
+    unsent: bool,
+    idle_timeout: Duration,
+    /// Goes off when the time is up, and is set again if something arrived meanwhile.
+    idle: Pin<Box<Sleep>>,
+    heard: bool,
+}
+
+impl Open {
+    fn new(socket: Socket, idle_timeout: Duration) -> Open {
+        Open {
+            socket,
+            unsent: false,
+            idle_timeout,
+            idle: Box::pin(tokio::time::sleep(idle_timeout)),
+            heard: false,
+        }
+    }
+
+    /// The next payload; pings are answered on the way.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, WsError>> {
+        loop {
+            if self.unsent
+                && let Poll::Ready(sent) = self.socket.poll_flush_unpin(cx)
+            {
+                self.unsent = false;
+                sent.map_err(|e| WsError::Broken(e.to_string()))?;
             }
-            // The answer to a ping is queued by the reader and leaves with the next flush.
-            Some(Ok(Message::Ping(_))) => socket
-                .flush()
-                .await
-                .map_err(|e| WsError::Broken(e.to_string()))?,
-            Some(Ok(Message::Pong(_) | Message::Frame(_))) => {}
-            Some(Err(error)) => return Err(WsError::Broken(error.to_string())),
-            None => {
-                return Err(WsError::Closed {
-                    code: 1006,
-                    reason: String::new(),
-                });
+            let Poll::Ready(message) = self.socket.poll_next_unpin(cx) else {
+                return self.poll_idle(cx).map(Err);
+            };
+            self.heard = true;
+            match message {
+                Some(Ok(Message::Binary(payload))) => return Poll::Ready(Ok(payload)),
+                Some(Ok(Message::Text(text))) => return Poll::Ready(Ok(text.into())),
+                Some(Ok(Message::Close(frame))) => {
+                    // Sends the answer to the close frame; the connection is over whether it arrives or not.
+                    let _sent = self.socket.poll_flush_unpin(cx).is_ready();
+                    let (code, reason) = frame.map_or((1005, String::new()), |f| {
+                        (f.code.into(), f.reason.to_string())
+                    });
+                    return Poll::Ready(Err(WsError::Closed { code, reason }));
+                }
+                // The answer to a ping is queued by the reader and leaves with the next flush.
+                Some(Ok(Message::Ping(_))) => self.unsent = true,
+                Some(Ok(Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Err(error)) => return Poll::Ready(Err(WsError::Broken(error.to_string()))),
+                None => {
+                    let (code, reason) = (1006, String::new());
+                    return Poll::Ready(Err(WsError::Closed { code, reason }));
+                }
             }
+        }
+    }
+
+    /// Ready when nothing arrived for the idle timeout.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<WsError> {
+        loop {
+            ready!(self.idle.as_mut().poll(cx));
+            let timeout = self.idle_timeout;
+            if !std::mem::take(&mut self.heard) {
+                let silence = format!("nothing arrived for {timeout:?}");
+                return Poll::Ready(WsError::Broken(silence));
+            }
+            self.idle.as_mut().reset(Instant::now() + timeout);
         }
     }
 }

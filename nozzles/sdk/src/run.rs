@@ -13,7 +13,7 @@ use crate::buffer::{self, Buffer, BufferError};
 use crate::config::{BufferConfig, ConfigErrors, DestinationConfig, NozzleConfig};
 use crate::dead_letter::DeadLetters;
 use crate::destination::{Context, DynDestination, StartError};
-use crate::enrich::Directory;
+use crate::enrich::{CloudController, Directory, EnrichError};
 use crate::filter::Filter;
 use crate::intake::{self, IntakeError, Upstream};
 use crate::kind::{Kinds, Plan};
@@ -30,6 +30,9 @@ pub enum Error {
     /// Its buffer cannot be used.
     #[error(transparent)]
     Buffer(#[from] BufferError),
+    /// Its enrichment cannot be started.
+    #[error(transparent)]
+    Enrich(#[from] EnrichError),
     /// Its intake cannot be made.
     #[error(transparent)]
     Intake(#[from] IntakeError),
@@ -74,7 +77,11 @@ pub async fn start(
         KindSet::EMPTY => KindSet::ALL,
         wanted => wanted,
     };
-    let request = intake::request(&config.select, &config.nozzle.name, wanted)?;
+    let sources: Option<Vec<_>> = plans.iter().map(|plan| plan.filter.source_ids()).collect();
+    let sources = sources.map(|sources| sources.concat());
+    let name = &config.nozzle.name;
+    let request = intake::request(&config.select, name, wanted, sources.as_deref())?;
+    intake::check(&config.intake, &request)?;
     let destinations = config.destinations.iter();
     let buffer = Buffer::open(&buffer::Settings {
         store: config.buffer.clone(),
@@ -82,7 +89,7 @@ pub async fn start(
     })?;
     // Stages drain in the order in which they are made: the intake, then what empties the buffer, then what that needs.
     let intake_stage = lifecycle.stage("intake");
-    let base = Base {
+    let mut base = Base {
         nozzle: config.nozzle.name.clone(),
         metrics: Metrics::new(),
         pipelines: lifecycle.stage("destinations"),
@@ -93,11 +100,27 @@ pub async fn start(
         ledger: Arc::new(Ledger::new(&config.nozzle.name, buffer.clone())),
         buffer,
     };
+    if let Some(enrichment) = &config.enrichment {
+        let state_dir = match &config.buffer {
+            BufferConfig::Disk(disk) => Some(disk.path.as_path()),
+            BufferConfig::Memory(_) => None,
+        };
+        let names = CloudController::start(enrichment, state_dir, &base.metrics, &base.connections);
+        base.directory = Some(names?);
+    }
     let mut setups = Vec::new();
     for planned in plans {
         setups.push(base.connect(planned).await?);
     }
-    let intake = intake::open(&config.intake, request, upstream, &intake_stage).await?;
+    let intake = intake::open(
+        &config.intake,
+        request,
+        config.nozzle.max_silence.0,
+        upstream,
+        &base.metrics,
+        &intake_stage,
+    )
+    .await?;
     for setup in setups {
         base.launch(setup);
     }

@@ -26,6 +26,11 @@ pub(crate) async fn take_in(
     {
         take(batch, &buffer, &ledger).await;
     }
+    // What has arrived already would be lost with the connection.
+    intake.stop();
+    while let Some(batch) = poll_fn(|cx| intake.poll_next(cx)).await {
+        take(batch, &buffer, &ledger).await;
+    }
     buffer.close();
 }
 

@@ -18,7 +18,10 @@ use thiserror::Error;
 
 use self::frame::Records;
 pub use self::frame::{AppId, V1Entry, V1Frame};
-use crate::{EnvelopeRef, Frame, FrameBuilder, Index, wire::Encode};
+use crate::{
+    EnvelopeRef, Frame, FrameBuilder, Index,
+    wire::{Encode, Sink as _},
+};
 
 /// The v1 form that is made of one frame is no bigger than this, in bytes. A gauge repeats all tags for every metric,
 /// so that a small frame could otherwise fill the memory.
@@ -36,6 +39,16 @@ pub enum V1Error {
     /// The frame has no room for another envelope.
     #[error("the frame would have 4 GiB or more")]
     Full,
+}
+
+/// Appends the v2 form of one serialized `events.Envelope` to an `EnvelopeBatch`, for readers that want nothing but v2.
+///
+/// # Errors
+/// When it is malformed or lacks a required field; `batch` is then as before.
+pub fn append_v2(payload: &[u8], batch: &mut Vec<u8>) -> Result<(), V1Error> {
+    let (envelope, _) = model::parse(payload)?;
+    batch.message(1, &to_v2::convert(&envelope));
+    Ok(())
 }
 
 /// Collects v1 envelopes into one frame of both forms.

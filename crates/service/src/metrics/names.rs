@@ -295,6 +295,48 @@ table! {
         SYSLOG_UNACKNOWLEDGED: GAUGE, Bytes, "loggregator_nozzle_syslog_unacknowledged_bytes", ["destination"],
             "Bytes written that the receiver's system has not acknowledged.";
     }
+    "nozzle: intake and names", "A nozzle's subscription at the dopplers, its tokens, and what it knows of apps. The label `for` of tokens is `intake` or `names`." => {
+        NOZZLE_INTAKE_BATCHES: COUNTER, Frames, "loggregator_nozzle_intake_batches_total", [],
+            "Batches received.";
+        NOZZLE_INTAKE_BYTES: COUNTER, Bytes, "loggregator_nozzle_intake_bytes_total", [],
+            "Bytes of these batches, in the form in which the nozzle keeps them.";
+        NOZZLE_INTAKE_LAST_BATCH: GAUGE, Seconds, "loggregator_nozzle_intake_last_batch_timestamp_seconds", [],
+            "When the latest batch came, in seconds since 1970; 0 if none did.";
+        NOZZLE_INTAKE_STREAMS: GAUGE, Connections, "loggregator_nozzle_intake_streams", [],
+            "Streams that stand.";
+        NOZZLE_INTAKE_RECONNECTS: COUNTER, Connections, "loggregator_nozzle_intake_reconnects_total", ["reason"],
+            "Streams that ended and are opened again; `slow_consumer` when the other side said that the nozzle is too slow, `silence` when nothing came for max_silence, `expired` when the other side ends every stream after a while.";
+        NOZZLE_INTAKE_MALFORMED: COUNTER, Count, "loggregator_nozzle_intake_malformed_total", [],
+            "Messages of a WebSocket or events of a gateway that hold no envelopes.";
+        NOZZLE_INTAKE_NOT_SELECTED: COUNTER, Envelopes, "loggregator_nozzle_intake_not_selected_total", [],
+            "Envelopes that came though they were not asked for, because the other side cannot select so finely.";
+        NOZZLE_INTAKE_CERTIFICATE_RELOADS: COUNTER, Count, "loggregator_nozzle_intake_certificate_reloads_total", ["outcome"],
+            "Changed certificate files that were taken over, or could not be used.";
+        NOZZLE_TOKEN_REQUESTS: COUNTER, Count, "loggregator_nozzle_token_requests_total", ["for", "outcome"],
+            "Tokens asked of a UAA.";
+        NOZZLE_TOKEN_EXPIRY: GAUGE, Seconds, "loggregator_nozzle_token_expiry_timestamp_seconds", ["for"],
+            "When the token expires, in seconds since 1970; 0 if there is none.";
+        NOZZLE_NAMES_LOOKUPS: COUNTER, Count, "loggregator_nozzle_names_lookups_total", ["outcome"],
+            "Events for which names were looked up: `hit`, `stale` (served, and asked for again), `negative` (the Cloud Controller does not know the app), `miss` (asked for now), `tags` (no app's id, or the envelope's tags suffice).";
+        NOZZLE_NAMES_REQUESTS: COUNTER, Count, "loggregator_nozzle_names_requests_total", ["call", "outcome"],
+            "Requests to the Cloud Controller: `all` apps page by page or `some` by id; `limited` when it asked for fewer.";
+        NOZZLE_NAMES_KNOWN: GAUGE, Count, "loggregator_nozzle_names_apps", [],
+            "Apps whose names are known.";
+        NOZZLE_NAMES_UNKNOWN: GAUGE, Count, "loggregator_nozzle_names_unknown_ids", [],
+            "Ids that the Cloud Controller did not know.";
+        NOZZLE_NAMES_WAITING: GAUGE, Count, "loggregator_nozzle_names_waiting_ids", [],
+            "Ids that wait to be asked for.";
+        NOZZLE_NAMES_REFUSED: COUNTER, Count, "loggregator_nozzle_names_refused_total", [],
+            "Ids that were not noted down to be asked for because too many wait already.";
+        NOZZLE_NAMES_EVICTED: COUNTER, Count, "loggregator_nozzle_names_evicted_total", [],
+            "Apps that were forgotten because max_apps were known, least recently used first.";
+        NOZZLE_NAMES_EXPIRED: COUNTER, Count, "loggregator_nozzle_names_expired_total", [],
+            "Apps that were forgotten because the Cloud Controller had not confirmed them for too long.";
+        NOZZLE_NAMES_AGE: GAUGE, Seconds, "loggregator_nozzle_names_age_seconds", [],
+            "Time since the Cloud Controller last answered, or since the snapshot was made.";
+        NOZZLE_NAMES_SNAPSHOTS: COUNTER, Count, "loggregator_nozzle_names_snapshots_total", ["outcome"],
+            "Snapshots of the names written to disk.";
+    }
 }
 
 /// Every metric of the table.

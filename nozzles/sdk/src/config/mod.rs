@@ -34,4 +34,4 @@ pub use model::{
     NozzleConfig, NozzleSection, OauthConfig, QuotaConfig, RateConfig, RetryConfig, RlpIntake,
     SelectConfig, TestCase, WebSocketIntake,
 };
-pub use values::{Secret, Size, Time};
+pub use values::{Secret, SecretError, Size, Time};

@@ -6,11 +6,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use loggregator_net::Backoff;
 use loggregator_net::grpc::Status as GrpcStatus;
 use loggregator_proto::v2::EgressBatchRequest;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
-use super::{Intake, Status};
+use super::monitor::{Ended, Monitor};
+use super::watch::Source;
 
 /// A subscription in the making.
 pub type Opening = Pin<Box<dyn Future<Output = Result<Box<dyn Envelopes>, GrpcStatus>> + Send>>;
@@ -27,13 +29,16 @@ pub trait Envelopes: Send + 'static {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, GrpcStatus>>>;
 }
 
-/// How long to wait before a subscription is opened again.
-const PAUSE: Duration = Duration::from_millis(100);
+/// A subscription that lived for so long was well.
+const WELL: Duration = Duration::from_secs(10);
 
 enum State {
     Opening(Opening),
-    Open(Box<dyn Envelopes>),
+    Open(Box<dyn Envelopes>, Instant),
     Waiting(Pin<Box<Sleep>>),
+    /// No more is asked for; what has arrived is still there.
+    Stopping(Box<dyn Envelopes>),
+    Stopped,
 }
 
 /// A subscription that is opened again when it ends.
@@ -41,52 +46,85 @@ pub(super) struct InProcess {
     upstream: Arc<dyn Upstream>,
     request: EgressBatchRequest,
     state: State,
-    status: Status,
+    backoff: Backoff,
+    monitor: Arc<Monitor>,
 }
 
 impl InProcess {
-    pub(super) fn new(upstream: Arc<dyn Upstream>, request: EgressBatchRequest) -> InProcess {
+    pub(super) fn new(
+        upstream: Arc<dyn Upstream>,
+        request: EgressBatchRequest,
+        monitor: Arc<Monitor>,
+    ) -> InProcess {
         InProcess {
             state: State::Opening(upstream.open(request.clone())),
             upstream,
             request,
-            status: Status::default(),
+            backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(5)),
+            monitor,
         }
     }
 
     fn ended(&mut self, why: Option<GrpcStatus>) {
-        self.status.open = 0;
-        self.status.reconnects += 1;
-        self.status.last_error = why.map(|status| status.to_string());
-        self.state = State::Waiting(Box::pin(tokio::time::sleep(PAUSE)));
+        if let State::Open(_, since) = &self.state
+            && since.elapsed() > WELL
+        {
+            self.backoff.reset();
+        }
+        self.monitor.standing(0);
+        match why {
+            Some(status) => self.monitor.ended(Ended::Failed, status.to_string()),
+            None => self
+                .monitor
+                .ended(Ended::Closed, "the pipeline ended the subscription"),
+        }
+        let pause = self.backoff.next_delay();
+        self.state = State::Waiting(Box::pin(tokio::time::sleep(pause)));
     }
 }
 
-impl Intake for InProcess {
+impl Source for InProcess {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
             match &mut self.state {
                 State::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
                     Ok(envelopes) => {
-                        self.status.open = 1;
-                        self.state = State::Open(envelopes);
+                        self.monitor.standing(1);
+                        self.state = State::Open(envelopes, Instant::now());
                     }
                     Err(status) => self.ended(Some(status)),
                 },
-                State::Open(envelopes) => match ready!(envelopes.poll_next(cx)) {
-                    Some(Ok(batch)) => return Poll::Ready(Some(batch)),
+                State::Open(envelopes, _) => match ready!(envelopes.poll_next(cx)) {
+                    Some(Ok(batch)) => {
+                        self.backoff.reset();
+                        return Poll::Ready(Some(batch));
+                    }
                     Some(Err(status)) => self.ended(Some(status)),
                     None => self.ended(None),
                 },
                 State::Waiting(pause) => {
                     ready!(pause.as_mut().poll(cx));
-                    self.state = State::Opening(self.upstream.open(self.request.clone()));
+                    self.reopen();
                 }
+                State::Stopping(envelopes) => match envelopes.poll_next(cx) {
+                    Poll::Ready(Some(Ok(batch))) => return Poll::Ready(Some(batch)),
+                    Poll::Ready(Some(Err(_)) | None) | Poll::Pending => self.state = State::Stopped,
+                },
+                State::Stopped => return Poll::Ready(None),
             }
         }
     }
 
-    fn status(&self) -> Status {
-        self.status.clone()
+    fn reopen(&mut self) {
+        self.monitor.standing(0);
+        self.state = State::Opening(self.upstream.open(self.request.clone()));
+    }
+
+    fn stop(&mut self) {
+        self.monitor.standing(0);
+        self.state = match std::mem::replace(&mut self.state, State::Stopped) {
+            State::Open(envelopes, _) | State::Stopping(envelopes) => State::Stopping(envelopes),
+            State::Opening(_) | State::Waiting(_) | State::Stopped => State::Stopped,
+        };
     }
 }
