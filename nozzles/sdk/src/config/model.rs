@@ -193,6 +193,9 @@ pub struct DiskBuffer {
     /// process costs nothing. 0: after every batch.
     #[serde(default = "sync_interval")]
     pub sync_interval: Time,
+    /// Bytes of the newest envelopes that are kept in memory too, so that destinations that keep up do not read the disk.
+    #[serde(default = "memory_bytes")]
+    pub memory_bytes: Size,
 }
 
 /// `[[destination]]`: what all kinds have in common, and the section of its kind.
@@ -405,6 +408,9 @@ fn segment_bytes() -> Size {
 }
 fn sync_interval() -> Time {
     Time(Duration::from_millis(500))
+}
+fn memory_bytes() -> Size {
+    Size(16 << 20)
 }
 fn burst() -> u32 {
     5

@@ -1,0 +1,119 @@
+//! The cursors on disk: two files that are written in turn, so that there is always a whole one.
+//!
+//! A file is a line `loggregator-buffer-cursors VERSION LENGTH CRC32C` and so many bytes of JSON; what follows is left from
+//! longer ones. It is overwritten in its place: that works on a full disk too.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use crate::account::Account;
+
+use super::fs::Fs;
+use super::segment::read_whole;
+
+const MAGIC: &str = "loggregator-buffer-cursors";
+const VERSION: u32 = 1;
+/// Bytes that a file takes from the start, so that there is room when the disk is full.
+const RESERVED: usize = 64 << 10;
+
+/// All cursors of a buffer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Saved {
+    /// The buffer's id.
+    pub(super) id: u64,
+    /// Counts up with every file written.
+    pub(super) generation: u64,
+    /// The number that the next event would have got.
+    pub(super) next: u64,
+    pub(super) cursors: Vec<SavedCursor>,
+}
+
+/// One destination's cursor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedCursor {
+    pub(super) name: String,
+    pub(super) birth: u64,
+    pub(super) at: u64,
+    pub(super) account: Account,
+    pub(super) skips: Vec<SavedSkip>,
+}
+
+/// Events that a destination does not get.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedSkip {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) sources: Vec<(String, u64)>,
+}
+
+/// Name of one of the two files.
+pub(super) fn name(slot: usize) -> &'static str {
+    if slot == 0 { "cursors.0" } else { "cursors.1" }
+}
+
+impl Saved {
+    /// Writes it into one of the two files.
+    pub(super) fn write(&self, fs: &dyn Fs, slot: usize) -> io::Result<()> {
+        let json = serde_json::to_vec(self)?;
+        let crc = crc32c::crc32c(&json);
+        let mut bytes = format!("{MAGIC} {VERSION} {} {crc:08x}\n", json.len()).into_bytes();
+        bytes.extend_from_slice(&json);
+        bytes.push(b'\n');
+        let file = match fs.open(name(slot)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let file = fs.create(name(slot))?;
+                bytes.resize(bytes.len().max(RESERVED), b'\n');
+                fs.sync_names()?;
+                file
+            }
+            Err(error) => return Err(error),
+        };
+        file.write_all_at(&bytes, 0)?;
+        file.sync()
+    }
+
+    /// Reads one of the two files. `None`: there is none, or it is not whole.
+    pub(super) fn read(fs: &dyn Fs, slot: usize) -> Option<Saved> {
+        let file = match fs.open(name(slot)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::error!(file = name(slot), %error, "buffer: cursors cannot be read");
+                return None;
+            }
+        };
+        let saved = read_whole(&*file)
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| parse(&bytes));
+        saved
+            .inspect_err(|error| {
+                tracing::error!(file = name(slot), %error, "buffer: cursors are damaged");
+            })
+            .ok()
+    }
+}
+
+/// What a file holds.
+fn parse(bytes: &[u8]) -> Result<Saved, String> {
+    let line_end = bytes.iter().position(|byte| *byte == b'\n');
+    let line_end = line_end.ok_or("it has no first line")?;
+    let line = std::str::from_utf8(&bytes[..line_end]).map_err(|error| error.to_string())?;
+    let words: Vec<&str> = line.split(' ').collect();
+    let [MAGIC, version, length, crc] = words[..] else {
+        return Err(format!("its first line is not `{MAGIC} …`"));
+    };
+    if version != VERSION.to_string() {
+        return Err(format!("it is of version {version}"));
+    }
+    let length: usize = length.parse().map_err(|_| "its length is no number")?;
+    let behind = line_end.saturating_add(1).saturating_add(length);
+    let json = bytes
+        .get(line_end + 1..behind)
+        .ok_or("it is shorter than it says")?;
+    if format!("{:08x}", crc32c::crc32c(json)) != crc {
+        return Err("its checksum is wrong".to_owned());
+    }
+    serde_json::from_slice(json).map_err(|error| error.to_string())
+}
