@@ -20,10 +20,10 @@ mod connection;
 mod counts;
 mod endpoint;
 mod format;
+mod gate;
 mod link;
 mod outstanding;
 mod page;
-mod queue;
 mod stream;
 #[cfg(test)]
 mod testing;
@@ -90,12 +90,13 @@ impl Plan for SyslogPlan {
 
     fn limits(&self) -> Limits {
         Limits {
-            batch_events: 1000,
-            batch_bytes: 512 << 10,
+            // A confirmation takes `settle`, however much it confirms: few and large batches.
+            batch_events: 4000,
+            batch_bytes: 1 << 20,
             linger: Duration::from_millis(50),
             in_flight: match self.0.transport {
                 Transport::Udp => 1,
-                _ => 64,
+                _ => 32,
             },
         }
     }

@@ -1,7 +1,7 @@
 //! The task that has the connection: connects, writes batches in their order, and confirms them.
 //!
 //! A batch is confirmed when the peer's system has acknowledged its last byte and the connection has then stood for the time
-//! `settle`. A connection that breaks before leaves its batches unconfirmed: they go again.
+//! `settle`. When the connection breaks before, its batches fail together: the framework sends them again in their order.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Endpoints, Settings};
 use crate::connection::{Acknowledged, ConnectError, Connection};
 use crate::counts::Counts;
+use crate::gate::Gate;
 use crate::page::Page;
-use crate::queue::{Queue, Turn};
 
 /// How often the system is asked while something is not acknowledged.
 const ASK: Duration = Duration::from_millis(10);
@@ -24,8 +24,8 @@ const ASK: Duration = Duration::from_millis(10);
 /// A batch to be sent.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// Numbers of its first and last event.
-    pub events: (u64, u64),
+    /// Number of its first event.
+    pub first: u64,
     pub page: Page,
     /// Whether it was tried before.
     pub again: bool,
@@ -36,15 +36,6 @@ impl Job {
     fn finish(self, outcome: Result<(), Reason>) {
         // Nobody may wait for it any more.
         self.done.send((outcome, self.page)).ok();
-    }
-}
-
-impl Turn for Sent {
-    fn events(&self) -> (u64, u64) {
-        self.job.events
-    }
-    fn abandoned(&self) -> bool {
-        self.job.done.is_closed()
     }
 }
 
@@ -70,7 +61,7 @@ pub(crate) struct Link {
     settings: Arc<Settings>,
     counts: Arc<Counts>,
     commands: mpsc::Receiver<Command>,
-    queue: Queue<Sent>,
+    gate: Gate,
     connection: Option<Connection>,
     /// Written to the connection and not confirmed, in the order of writing.
     written: VecDeque<Sent>,
@@ -88,7 +79,7 @@ impl Link {
             settings,
             counts,
             commands,
-            queue: Queue::new(),
+            gate: Gate::default(),
             connection: None,
             written: VecDeque::new(),
             next_endpoint: 0,
@@ -106,9 +97,9 @@ impl Link {
         loop {
             let wake = self.wake();
             tokio::select! {
-                command = self.commands.recv() => match command {
+                command = self.commands.recv(), if !self.retiring() => match command {
                     None => return,
-                    Some(Command::Send(job)) => self.add(job),
+                    Some(Command::Send(job)) => self.send(job).await,
                     Some(Command::Close(done)) => {
                         self.say_goodbye().await;
                         // Whoever asked may be gone.
@@ -119,7 +110,7 @@ impl Link {
                 () = at(wake) => {}
             }
             self.settle();
-            self.send().await;
+            self.retire().await;
         }
     }
 
@@ -136,10 +127,7 @@ impl Link {
             .filter(|sent| sent.acknowledged.is_none());
         let ask = open.map(|_| now + ASK);
         let retire = self.retires().filter(|_| self.written.is_empty());
-        [settled, ask, retire, self.queue.look_again()]
-            .into_iter()
-            .flatten()
-            .min()
+        [settled, ask, retire].into_iter().flatten().min()
     }
 
     /// When the connection is to be replaced.
@@ -149,12 +137,9 @@ impl Link {
         Some(connection.opened + age)
     }
 
-    fn add(&mut self, job: Job) {
-        self.queue.add(Sent {
-            job,
-            end: 0,
-            acknowledged: None,
-        });
+    /// Whether nothing more is written to the connection, because it is about to be replaced.
+    fn retiring(&self) -> bool {
+        self.retires().is_some_and(|at| at <= Instant::now())
     }
 
     /// Confirms what can be confirmed.
@@ -192,44 +177,48 @@ impl Link {
         }
     }
 
-    /// Writes the batches whose turn it is.
-    async fn send(&mut self) {
-        loop {
-            if self.retires().is_some_and(|at| at <= Instant::now()) {
-                if !self.written.is_empty() {
-                    return;
-                }
-                self.say_goodbye().await;
-            }
-            let Some(mut sent) = self.queue.next(Instant::now()) else {
-                return;
-            };
-            let (bytes, again) = (sent.job.page.bytes.len(), sent.job.again);
-            let messages = sent.job.page.ends.len();
-            let patience = self.settings.connection.write_timeout;
-            let outcome = match self.connected().await {
-                Err(error) => {
-                    let reason = Reason::new(error.code(), error.to_string());
-                    self.queue.handed_back(&sent, Instant::now());
-                    sent.job.finish(Err(reason));
-                    return;
-                }
-                Ok(connection) => {
-                    let written = connection.write(&sent.job.page.bytes, patience).await;
-                    sent.end = connection.sent();
-                    written
-                }
-            };
-            sent.acknowledged = None;
-            sent.job.again = true;
-            self.written.push_back(sent);
-            self.counts.written(messages, bytes, again);
-            if let Err(error) = outcome {
-                self.broken(&error);
-            } else {
-                self.settle();
-            }
+    /// Writes a batch.
+    async fn send(&mut self, job: Job) {
+        if job.done.is_closed() {
+            self.gate.failed(job.first);
+            return;
         }
+        if !self.gate.passes(job.first) {
+            let detail = "older events failed and go first";
+            return self.fail(job, &Reason::new("after_a_failure", detail));
+        }
+        let patience = self.settings.connection.write_timeout;
+        let connection = match self.connected().await {
+            Ok(connection) => connection,
+            Err(error) => {
+                let reason = Reason::new(error.code(), error.to_string());
+                return self.fail(job, &reason);
+            }
+        };
+        let written = connection.write(&job.page.bytes, patience).await;
+        let end = connection.sent();
+        let (messages, bytes) = (job.page.ends.len(), job.page.bytes.len());
+        self.counts.written(messages, bytes, job.again);
+        self.written.push_back(Sent {
+            job,
+            end,
+            acknowledged: None,
+        });
+        if let Err(error) = written {
+            self.broken(&error);
+        }
+    }
+
+    /// Replaces a connection that is old enough, once everything on it is confirmed.
+    async fn retire(&mut self) {
+        if self.retiring() && self.written.is_empty() {
+            self.say_goodbye().await;
+        }
+    }
+
+    fn fail(&mut self, job: Job, reason: &Reason) {
+        self.gate.failed(job.first);
+        job.finish(Err(reason.clone()));
     }
 
     /// The connection, made now if there is none.
@@ -283,7 +272,7 @@ impl Link {
         }))
     }
 
-    /// The connection is gone: what was not confirmed goes again, the oldest batch once the framework says so.
+    /// The connection is gone: what was not confirmed goes again.
     fn broken(&mut self, error: &io::Error) {
         let Some(connection) = self.connection.take() else {
             return;
@@ -297,12 +286,10 @@ impl Link {
             unconfirmed_batches = lost,
             "connection lost; what is not confirmed goes again"
         );
-        let written = std::mem::take(&mut self.written);
-        if let Some(oldest) = self.queue.take_back(written, Instant::now()) {
-            let detail = format!("{}: {error}", connection.endpoint);
-            oldest
-                .job
-                .finish(Err(Reason::new("connection_lost", detail)));
+        let detail = format!("{}: {error}", connection.endpoint);
+        let reason = Reason::new("connection_lost", detail);
+        for sent in std::mem::take(&mut self.written) {
+            self.fail(sent.job, &reason);
         }
     }
 

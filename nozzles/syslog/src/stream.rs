@@ -69,17 +69,14 @@ impl Destination for Stream {
         let mut page = self.page();
         let outcomes = self.formatter.lock().write_all(batch, &mut page);
         let delivered = || outcomes.map_or(Delivery::All, Delivery::Each);
-        let events = batch.events();
-        let (Some(first), Some(last)) = (events.first(), events.last()) else {
-            return Delivery::All;
-        };
+        let first = batch.events().first().map_or(0, |event| event.seq);
         if page.ends.is_empty() {
             self.put_back(page);
             return delivered();
         }
         let (done, confirmed) = oneshot::channel();
         let job = Job {
-            events: (first.seq, last.seq),
+            first,
             page,
             again: batch.attempt() > 0,
             done,

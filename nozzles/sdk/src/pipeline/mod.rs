@@ -97,6 +97,8 @@ pub(crate) struct Pipeline {
     breaker: Breaker,
     backoff: Backoff,
     not_before: Instant,
+    /// When the last failure was met.
+    failed_at: Instant,
     /// Since when it is to finish, and whether an attempt failed since then.
     draining: Option<Instant>,
     failed_at_end: bool,
@@ -166,6 +168,7 @@ impl Pipeline {
             breaker: Breaker::new(&config.breaker),
             backoff: Backoff::new(config.retry.min.0, config.retry.max.0).with_shape(2.0, 0.2),
             not_before: now,
+            failed_at: now,
             draining: None,
             failed_at_end: false,
             setup,
@@ -376,12 +379,19 @@ impl Pipeline {
             }
             Some(why) => {
                 self.failed_at_end |= self.draining.is_some();
-                self.concurrency.pushed_back();
                 state.set_trouble(Some(why.to_string()));
-                let wait = self
-                    .backoff
-                    .next_delay()
-                    .max(verdict.after.unwrap_or_default());
+                let asked = verdict.after.unwrap_or_default();
+                if now
+                    .checked_sub(took)
+                    .is_some_and(|begun| begun < self.failed_at)
+                {
+                    // It was on its way when another one failed: the same failure, not one more.
+                    self.not_before = self.not_before.max(now + asked);
+                    return;
+                }
+                self.failed_at = now;
+                self.concurrency.pushed_back();
+                let wait = self.backoff.next_delay().max(asked);
                 self.not_before = now + wait;
                 if !verdict.progress() && self.breaker.failed(now) {
                     tracing::warn!(
