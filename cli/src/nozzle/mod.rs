@@ -64,10 +64,13 @@ pub fn run(args: NozzleArgs) -> Result<ExitCode> {
 fn load(file: &Path) -> Result<Result<NozzleConfig, ExitCode>> {
     let text =
         std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    Ok(NozzleConfig::parse(file, &text).map_err(|errors| {
-        output::tell(&format!("error: {errors}"));
-        ExitCode::from(EXIT_CONFIG)
-    }))
+    let variables = loggregator_nozzle::config::environment();
+    Ok(
+        NozzleConfig::load(file, &text, variables, &kinds()).map_err(|errors| {
+            output::tell(&format!("error: {errors}"));
+            ExitCode::from(EXIT_CONFIG)
+        }),
+    )
 }
 
 fn run_file(args: RunArgs) -> Result<ExitCode> {

@@ -42,7 +42,7 @@ pub fn main(kinds: &Kinds) -> ExitCode {
 }
 
 fn run(kinds: &Kinds, file: &Path, text: &str) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let config = NozzleConfig::parse(file, text)?;
+    let config = NozzleConfig::load(file, text, crate::config::environment(), kinds)?;
     let _guard = logging::init(&logging::Config::from_env(&ProcessEnv)?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -1,216 +1,396 @@
-//! A configuration file, and what is wrong with it.
+//! From the text of a file, and the variables around it, to a configuration.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
-use super::model::NozzleConfig;
+use super::check;
+use super::errors::ConfigErrors;
+use super::model::{
+    Backlog, BatchConfig, BreakerConfig, BufferConfig, DeadLetterConfig, DestinationConfig,
+    EnrichmentConfig, InProcessIntake, IntakeConfig, NozzleConfig, NozzleSection, QuotaConfig,
+    RateConfig, RetryConfig, SelectConfig, TestCase,
+};
+use super::overlay;
+use super::read::{Problems, list, nearest, not_one_of, read, unknown_key};
+use super::section::{Section, finish};
+use super::source::{FILE, Source};
+use super::tree::{Node, Table, Value, join};
+use crate::kind::Kinds;
 
-/// One thing that is wrong with a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
-    /// Its key: `destination.siem.syslog.url`. Empty for the file as a whole.
-    pub key: String,
-    /// Line and column, counted from 1, where they are known.
-    pub place: Option<(usize, usize)>,
-    /// What is wrong, with the value.
-    pub message: String,
-}
-
-/// Everything that is wrong with a file; never empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigErrors {
-    /// The file.
-    pub file: PathBuf,
-    /// The errors in the order of the file.
-    pub errors: Vec<ConfigError>,
-}
-
-impl fmt::Display for ConfigErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, error) in self.errors.iter().enumerate() {
-            if i > 0 {
-                f.write_str("\n")?;
-            }
-            write!(f, "{}", self.file.display())?;
-            if let Some((line, column)) = error.place {
-                write!(f, ":{line}:{column}")?;
-            }
-            if !error.key.is_empty() {
-                write!(f, ": {}", error.key)?;
-            }
-            write!(f, ": {}", error.message)?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for ConfigErrors {}
-
-/// A table of a file that a kind of destination reads by itself.
-#[derive(Debug, Clone)]
-pub struct Section {
-    file: PathBuf,
-    key: String,
-    table: toml::Table,
-}
-
-impl Section {
-    /// A section of this text, as if it stood alone in a file; for tests of kinds.
-    ///
-    /// # Errors
-    /// When the text is no TOML.
-    pub fn from_text(text: &str) -> Result<Section, ConfigErrors> {
-        let file = PathBuf::from("section.toml");
-        match text.parse() {
-            Ok(table) => Ok(Section {
-                file,
-                key: String::new(),
-                table,
-            }),
-            Err(error) => Err(one(&file, "", &error)),
-        }
-    }
-
-    /// Reads it. `T` should refuse unknown fields.
-    ///
-    /// # Errors
-    /// What is wrong, with the place in the file.
-    pub fn read<T: DeserializeOwned>(&self) -> Result<T, ConfigErrors> {
-        self.table
-            .clone()
-            .try_into()
-            .map_err(|error| one(&self.file, &self.key, &error))
-    }
-
-    /// An error about one of its keys, with that key's place in the file.
-    #[must_use]
-    pub fn error(&self, key: &str, message: impl Into<String>) -> ConfigErrors {
-        let key = if self.key.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.key)
-        };
-        ConfigErrors {
-            file: self.file.clone(),
-            errors: vec![ConfigError {
-                key,
-                place: None,
-                message: message.into(),
-            }],
-        }
-    }
-}
-
-fn one(file: &Path, key: &str, error: &toml::de::Error) -> ConfigErrors {
-    ConfigErrors {
-        file: file.to_owned(),
-        errors: vec![ConfigError {
-            key: key.to_owned(),
-            place: None,
-            message: error.message().to_owned(),
-        }],
-    }
-}
+/// The tables of a file.
+const TABLES: [&str; 7] = [
+    "nozzle",
+    "intake",
+    "select",
+    "buffer",
+    "enrichment",
+    "destination",
+    "test",
+];
+const INTAKES: [&str; 4] = ["rlp", "websocket", "gateway", "in_process"];
+const BUFFERS: [&str; 2] = ["memory", "disk"];
+/// What every destination may have beside the table of its kind.
+const COMMON: [&str; 10] = [
+    "name",
+    "filter",
+    "batch",
+    "backlog",
+    "retry",
+    "breaker",
+    "rate",
+    "quota",
+    "dead_letter",
+    "dry_run",
+];
 
 impl NozzleConfig {
-    /// Reads a configuration from its text; `file` is for errors.
+    /// Reads a configuration from its text; `file` is for errors. What the kinds of destinations read by themselves is not
+    /// looked at.
     ///
     /// # Errors
     /// Everything that is wrong with it.
     pub fn parse(file: &Path, text: &str) -> Result<NozzleConfig, ConfigErrors> {
-        let raw: Raw = toml::from_str(text).map_err(|error| one(file, "", &error))?;
-        let mut destinations = Vec::new();
-        for table in raw.destination {
-            destinations.push(table.finish(file)?);
+        build(file, text, [], None)
+    }
+
+    /// Reads a configuration from its text and the variables of the environment that begin with
+    /// [`ENV_PREFIX`](super::ENV_PREFIX); others are not looked at. The kinds check their parts.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, at once.
+    pub fn load(
+        file: &Path,
+        text: &str,
+        variables: impl IntoIterator<Item = (String, String)>,
+        kinds: &Kinds,
+    ) -> Result<NozzleConfig, ConfigErrors> {
+        build(file, text, variables, Some(kinds))
+    }
+}
+
+/// The tree of a text.
+pub(super) fn parse(source: &Arc<Source>, text: &str) -> Result<Node, ConfigErrors> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let mut problems = Problems::new(source);
+    let mut last_line = None;
+    for error in errors {
+        // A text that ends too early has its error behind the last character.
+        let span = error.span().unwrap_or(text.len()..text.len());
+        let line = source.place(&span).at.map(|(line, _)| line);
+        // What is wrong once confuses the rest of its line.
+        if line.is_none() || line != last_line {
+            problems.add("", &span, error.message());
         }
-        Ok(NozzleConfig {
-            nozzle: raw.nozzle,
-            intake: raw
-                .intake
-                .unwrap_or(super::IntakeConfig::InProcess(super::InProcessIntake {})),
-            select: raw.select,
-            buffer: raw.buffer,
-            enrichment: raw.enrichment,
-            destinations,
-            tests: raw.test,
+        last_line = line;
+    }
+    if problems.found.is_empty() {
+        let table = Spanned::new(0..0, DeValue::Table(table.into_inner()));
+        match Node::of(table, 0) {
+            Ok(node) => return Ok(Node::new(FILE, node.value)),
+            Err(span) => problems.add("", &span, "too large a number"),
+        }
+    }
+    Err(finish(source, problems.found))
+}
+
+/// The value of a text that stands at `at`, if it is one of TOML.
+pub(super) fn parse_value(text: &str, at: usize) -> Option<Node> {
+    Node::of(DeValue::parse(text).ok()?, at).ok()
+}
+
+fn build(
+    file: &Path,
+    text: &str,
+    variables: impl IntoIterator<Item = (String, String)>,
+    kinds: Option<&Kinds>,
+) -> Result<NozzleConfig, ConfigErrors> {
+    let mut root = parse(&Arc::new(Source::new(file, text)), text)?;
+    let mut source = Source::new(file, text);
+    let wrong = overlay::apply(&mut source, &mut root, variables);
+    let source = Arc::new(source);
+    let mut problems = Problems::new(&source);
+    problems.found = wrong;
+    let parts = Parts::read(&mut problems, &root, kinds);
+    check::all(&mut problems, &root, &parts);
+    if problems.found.is_empty()
+        && let Some(config) = parts.finish()
+    {
+        return Ok(config);
+    }
+    Err(finish(&source, problems.found))
+}
+
+/// A configuration of which some parts could not be read.
+#[derive(Default)]
+pub(super) struct Parts {
+    pub nozzle: Option<NozzleSection>,
+    pub intake: Option<IntakeConfig>,
+    pub select: Option<SelectConfig>,
+    pub buffer: Option<BufferConfig>,
+    pub enrichment: Option<EnrichmentConfig>,
+    pub destinations: Vec<Option<DestinationConfig>>,
+    pub tests: Vec<Option<TestCase>>,
+}
+
+impl Parts {
+    fn read(problems: &mut Problems<'_>, root: &Node, kinds: Option<&Kinds>) -> Parts {
+        for (key, entry) in root.table().into_iter().flatten() {
+            if !TABLES.contains(&key.as_str()) {
+                problems.add(key, &entry.key_span, unknown_key(key, &TABLES));
+            }
+        }
+        let nozzle = match root.get("nozzle") {
+            Some(node) => read(problems, "nozzle", node),
+            None => {
+                problems.add("nozzle.name", &FILE, "is missing: [nozzle] needs a name");
+                None
+            }
+        };
+        Parts {
+            nozzle,
+            intake: match root.get("intake") {
+                Some(node) => read_choice(problems, "intake", node, &INTAKES),
+                None => Some(IntakeConfig::InProcess(InProcessIntake {})),
+            },
+            select: read_or_default(problems, root, "select"),
+            buffer: match root.get("buffer") {
+                Some(node) => read_choice(problems, "buffer", node, &BUFFERS),
+                None => Some(BufferConfig::default()),
+            },
+            enrichment: root
+                .get("enrichment")
+                .and_then(|node| read(problems, "enrichment", node)),
+            destinations: items(problems, root, "destination")
+                .iter()
+                .enumerate()
+                .map(|(i, node)| destination(problems, i, node, kinds))
+                .collect(),
+            tests: items(problems, root, "test")
+                .iter()
+                .enumerate()
+                .map(|(i, node)| read(problems, &format!("test[{i}]"), node))
+                .collect(),
+        }
+    }
+
+    fn finish(self) -> Option<NozzleConfig> {
+        Some(NozzleConfig {
+            nozzle: self.nozzle?,
+            intake: self.intake?,
+            select: self.select?,
+            buffer: self.buffer?,
+            enrichment: self.enrichment,
+            destinations: self.destinations.into_iter().collect::<Option<_>>()?,
+            tests: self.tests.into_iter().collect::<Option<_>>()?,
         })
     }
 }
 
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Raw {
-    nozzle: super::NozzleSection,
-    intake: Option<super::IntakeConfig>,
-    #[serde(default)]
-    select: super::SelectConfig,
-    #[serde(default)]
-    buffer: super::BufferConfig,
-    enrichment: Option<super::EnrichmentConfig>,
-    #[serde(default)]
-    destination: Vec<RawDestination>,
-    #[serde(default)]
-    test: Vec<super::TestCase>,
+fn read_or_default<T: DeserializeOwned + Default>(
+    problems: &mut Problems<'_>,
+    root: &Node,
+    key: &str,
+) -> Option<T> {
+    match root.get(key) {
+        Some(node) => read(problems, key, node),
+        None => Some(T::default()),
+    }
 }
 
-#[derive(serde::Deserialize)]
-struct RawDestination {
+/// A table in which exactly one of several tables stands.
+fn read_choice<T: DeserializeOwned>(
+    problems: &mut Problems<'_>,
+    at: &str,
+    node: &Node,
+    known: &[&str],
+) -> Option<T> {
+    let before = problems.found.len();
+    let Some(table) = node.table() else {
+        problems.add(
+            at,
+            &node.span,
+            format!("must be a table: {}", headers(at, known)),
+        );
+        return None;
+    };
+    for (key, entry) in table {
+        if !known.contains(&key.as_str()) {
+            problems.add(join(at, key), &entry.key_span, unknown_key(key, known));
+        }
+    }
+    if problems.found.len() > before {
+        return None;
+    }
+    let mut there: Vec<_> = table.iter().collect();
+    there.sort_by_key(|(_, entry)| entry.node.span.start);
+    match &there[..] {
+        [] => {
+            let message = format!("needs one of {}", headers(at, known));
+            problems.add(at, &node.span, message);
+            None
+        }
+        [_] => read(problems, at, node),
+        [(first, _), (second, entry), ..] => {
+            let message = format!("there is a [{at}.{first}] already; only one may stand here");
+            problems.add(join(at, second), &entry.node.span, message);
+            None
+        }
+    }
+}
+
+fn headers(at: &str, known: &[&str]) -> String {
+    let headers: Vec<String> = known.iter().map(|key| format!("[{at}.{key}]")).collect();
+    headers.join(", ")
+}
+
+/// The tables of `[[key]]`.
+fn items<'a>(problems: &mut Problems<'_>, root: &'a Node, key: &str) -> &'a [Node] {
+    match root.get(key) {
+        None => &[],
+        Some(node) => node.list().unwrap_or_else(|| {
+            let message = format!("write [[{key}]]: there may be several");
+            problems.add(key, &node.span, message);
+            &[]
+        }),
+    }
+}
+
+/// What all kinds of destinations have in common.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Common {
     name: String,
     filter: Option<String>,
     #[serde(default)]
-    batch: super::BatchConfig,
+    batch: BatchConfig,
     #[serde(default)]
-    backlog: super::Backlog,
+    backlog: Backlog,
     #[serde(default)]
-    retry: super::RetryConfig,
+    retry: RetryConfig,
     #[serde(default)]
-    breaker: super::BreakerConfig,
+    breaker: BreakerConfig,
     #[serde(default)]
-    rate: super::RateConfig,
-    quota: Option<super::QuotaConfig>,
+    rate: RateConfig,
+    quota: Option<QuotaConfig>,
     #[serde(default)]
-    dead_letter: super::DeadLetterConfig,
+    dead_letter: DeadLetterConfig,
     #[serde(default)]
     dry_run: bool,
-    #[serde(flatten)]
-    kinds: toml::Table,
 }
 
-impl RawDestination {
-    fn finish(self, file: &Path) -> Result<super::DestinationConfig, ConfigErrors> {
-        let key = format!("destination.{}", self.name);
-        let mut kinds = self.kinds.into_iter();
-        let (Some((kind, toml::Value::Table(table))), None) = (kinds.next(), kinds.next()) else {
-            return Err(ConfigErrors {
-                file: file.to_owned(),
-                errors: vec![ConfigError {
-                    key,
-                    place: None,
-                    message: "needs exactly one table of a kind, such as [destination.file]"
-                        .to_owned(),
-                }],
-            });
+/// How a destination is called in errors: by its name, if it has one.
+pub(super) fn destination_key(node: &Node, i: usize) -> String {
+    match node.get("name").and_then(Node::text) {
+        Some(name) => format!("destination.{name}"),
+        None => format!("destination[{i}]"),
+    }
+}
+
+fn destination(
+    problems: &mut Problems<'_>,
+    i: usize,
+    node: &Node,
+    kinds: Option<&Kinds>,
+) -> Option<DestinationConfig> {
+    let at = destination_key(node, i);
+    let Some(table) = node.table() else {
+        problems.add(at, &node.span, "must be a table");
+        return None;
+    };
+    let (common, others): (Table, Table) = table
+        .clone()
+        .into_iter()
+        .partition(|(key, _)| COMMON.contains(&key.as_str()));
+    let common = Node::new(node.span.clone(), Value::Table(common));
+    let common: Option<Common> = read(problems, &at, &common);
+    let (kind, node) = kind(problems, &at, &node.span, others, kinds)?;
+    let section = Section::new(Arc::clone(problems.source), join(&at, &kind), node);
+    if let Some(kind) = kinds.and_then(|kinds| kinds.get(&kind))
+        && let Err(errors) = kind.plan(&section)
+    {
+        problems.found.extend(errors.errors);
+    }
+    let common = common?;
+    Some(DestinationConfig {
+        name: common.name,
+        kind,
+        section,
+        filter: common.filter,
+        batch: common.batch,
+        backlog: common.backlog,
+        retry: common.retry,
+        breaker: common.breaker,
+        rate: common.rate,
+        quota: common.quota,
+        dead_letter: common.dead_letter,
+        dry_run: common.dry_run,
+    })
+}
+
+/// The one table that belongs to a kind. Keys that cannot be one are unknown.
+fn kind(
+    problems: &mut Problems<'_>,
+    at: &str,
+    span: &std::ops::Range<usize>,
+    others: Table,
+    kinds: Option<&Kinds>,
+) -> Option<(String, Node)> {
+    let known: Vec<&str> = kinds
+        .into_iter()
+        .flat_map(Kinds::iter)
+        .map(|kind| kind.name())
+        .collect();
+    let mut tables = Vec::new();
+    let mut others: Vec<_> = others.into_iter().collect();
+    others.sort_by_key(|(_, entry)| entry.key_span.start);
+    let mut strange = false;
+    for (key, entry) in others {
+        let is_kind = known.contains(&key.as_str());
+        if is_kind || (kinds.is_none() && entry.node.table().is_some()) {
+            tables.push((key, entry));
+            continue;
+        }
+        strange = true;
+        let all: Vec<&str> = COMMON.iter().chain(&known).copied().collect();
+        let message = match nearest(&key, &all) {
+            Some(near) => format!("unknown key; did you mean `{near}`?"),
+            None if entry.node.table().is_some() && !known.is_empty() => {
+                format!("no such kind of destination: {}", not_one_of(&key, &known))
+            }
+            None => unknown_key(&key, &all),
         };
-        let section = Section {
-            file: file.to_owned(),
-            key: format!("{key}.{kind}"),
-            table,
-        };
-        Ok(super::DestinationConfig {
-            name: self.name,
-            kind,
-            section,
-            filter: self.filter,
-            batch: self.batch,
-            backlog: self.backlog,
-            retry: self.retry,
-            breaker: self.breaker,
-            rate: self.rate,
-            quota: self.quota,
-            dead_letter: self.dead_letter,
-            dry_run: self.dry_run,
-        })
+        problems.add(join(at, &key), &entry.key_span, message);
+    }
+    let mut tables = tables.into_iter();
+    match (tables.next(), tables.next()) {
+        (Some((kind, entry)), None) => Some((kind, entry.node)),
+        (None, _) => {
+            // A misspelt one is not missing too.
+            if !strange {
+                let example = known.first().unwrap_or(&"file");
+                let message = format!(
+                    "needs the table of a kind, such as [destination.{example}]{}",
+                    if known.is_empty() {
+                        String::new()
+                    } else {
+                        format!("; kinds are {}", list(&known))
+                    }
+                );
+                problems.add(at, span, message);
+            }
+            None
+        }
+        (Some((first, _)), Some((second, entry))) => {
+            let message = format!(
+                "this destination is of the kind `{first}` already; each [[destination]] has one"
+            );
+            problems.add(join(at, &second), &entry.node.span, message);
+            None
+        }
     }
 }

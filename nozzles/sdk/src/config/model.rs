@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::document::Section;
+use super::envelope::TestEnvelope;
+use super::section::Section;
 use super::values::{Secret, Size, Time};
 
 /// A whole configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NozzleConfig {
     /// `[nozzle]`
     pub nozzle: NozzleSection,
@@ -29,7 +30,7 @@ pub struct NozzleConfig {
 }
 
 /// `[nozzle]`: the process as a whole.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NozzleSection {
     /// Its name: what its metrics, its ledger and, unless `select.shard_id` says otherwise, its subscription are called.
@@ -48,7 +49,7 @@ pub struct NozzleSection {
 }
 
 /// Where envelopes come from; the sub-table of `[intake]` that is there.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum IntakeConfig {
     /// `[intake.rlp]`: a reverse log proxy, or dopplers themselves, over gRPC.
@@ -64,7 +65,7 @@ pub enum IntakeConfig {
 }
 
 /// `[intake.rlp]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RlpIntake {
     /// `host:port` of each; all addresses that a name resolves to are read.
@@ -84,7 +85,7 @@ pub struct RlpIntake {
 }
 
 /// `[intake.websocket]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WebSocketIntake {
     /// `wss://doppler.example.com:443`
@@ -101,7 +102,7 @@ pub struct WebSocketIntake {
 }
 
 /// `[intake.gateway]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GatewayIntake {
     /// `https://log-stream.example.com`
@@ -118,12 +119,12 @@ pub struct GatewayIntake {
 }
 
 /// `[intake.in_process]`
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InProcessIntake {}
 
 /// Tokens by the client-credentials or password grant, renewed before they expire.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OauthConfig {
     /// The token endpoint's server, `https://uaa.example.com`; `/oauth/token` is added.
@@ -144,7 +145,7 @@ pub struct OauthConfig {
 }
 
 /// `[select]`: what is asked of the dopplers, before it costs anything.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SelectConfig {
     /// Nozzles of the same shard id share the load. The nozzle's name unless given.
@@ -160,7 +161,7 @@ pub struct SelectConfig {
 }
 
 /// What stands between intake and destinations; the sub-table of `[buffer]` that is there.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum BufferConfig {
     /// `[buffer.memory]`: gone with the process.
@@ -170,7 +171,7 @@ pub enum BufferConfig {
 }
 
 /// `[buffer.memory]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MemoryBuffer {
     /// Bytes of envelopes held for all destinations together.
@@ -178,7 +179,7 @@ pub struct MemoryBuffer {
 }
 
 /// `[buffer.disk]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskBuffer {
     /// The nozzle's folder: buffer, cursors, dead letters, names.
@@ -199,7 +200,7 @@ pub struct DiskBuffer {
 }
 
 /// `[[destination]]`: what all kinds have in common, and the section of its kind.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DestinationConfig {
     /// Unique in the nozzle; names its cursor.
     pub name: String,
@@ -228,7 +229,7 @@ pub struct DestinationConfig {
 }
 
 /// `[destination.batch]`: replaces what the kind takes for good.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchConfig {
     /// Events of a batch.
@@ -242,7 +243,7 @@ pub struct BatchConfig {
 }
 
 /// `[destination.backlog]`: the destination's share of the buffer.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Backlog {
     /// Bytes that may wait for it; an equal share of the buffer unless given.
@@ -263,7 +264,7 @@ pub enum Full {
 }
 
 /// `[destination.retry]`: after each failure in a row the wait doubles, varied by ±20 %.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetryConfig {
     /// The first wait.
@@ -277,7 +278,7 @@ pub struct RetryConfig {
 }
 
 /// `[destination.breaker]`: after failures in a row only one batch is tried at a time until one succeeds.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BreakerConfig {
     /// Failures in a row that open it; 0: never.
@@ -287,7 +288,7 @@ pub struct BreakerConfig {
 }
 
 /// `[destination.rate]`: how much is sent at most. What is above waits in the buffer.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RateConfig {
     /// Events per second; 0: any number.
@@ -297,7 +298,7 @@ pub struct RateConfig {
 }
 
 /// `[destination.quota]`: how much one app may send. What is above is left out, counted, and told in a line of its own.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QuotaConfig {
     /// Events per second and source id.
@@ -308,7 +309,7 @@ pub struct QuotaConfig {
 }
 
 /// `[destination.dead_letter]`
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeadLetterConfig {
     /// Bytes kept on disk; the oldest go first, counted. Without a disk buffer dead letters are only counted and logged.
@@ -316,7 +317,7 @@ pub struct DeadLetterConfig {
 }
 
 /// `[enrichment]`: names of apps, spaces and organisations from the Cloud Controller.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnrichmentConfig {
     /// The Cloud Controller, `https://api.example.com`.
@@ -349,14 +350,14 @@ pub struct EnrichmentConfig {
 }
 
 /// `[[test]]`: what should become of an envelope; run by `nozzle test`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TestCase {
     /// What is tested.
     pub name: String,
     /// The envelope as the gateway writes it (protobuf JSON); a log's `payload` may be given as `text` instead.
-    pub envelope: toml::Table,
-    /// Names to enrich it with.
+    pub envelope: TestEnvelope,
+    /// Names to enrich it with: `app`, `space`, `space_id`, `org`, `org_id`.
     #[serde(default)]
     pub names: BTreeMap<String, String>,
     /// Which destinations get it, and what they send.
@@ -364,8 +365,11 @@ pub struct TestCase {
     pub expect: Vec<Expect>,
 }
 
+/// What an event may be enriched with in a test.
+pub(super) const NAMES: [&str; 5] = ["app", "space", "space_id", "org", "org_id"];
+
 /// `[[test.expect]]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
     /// The destination.

@@ -17,8 +17,7 @@ pub struct Time(pub Duration);
 pub struct Size(pub u64);
 
 /// A password or token: a text, `{ file = "…" }` or `{ env = "…" }`. Never shown.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Secret {
     /// The secret itself.
     Text(String),
@@ -85,10 +84,122 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// The form of a secret; what stands there instead is not told, since it may be one.
+const SECRET: &str = "a secret is a text, { file = \"…\" } or { env = \"…\" }";
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Secret;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(SECRET)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Secret, E> {
+                Ok(Secret::Text(text.to_owned()))
+            }
+
+            fn visit_bool<E: de::Error>(self, _: bool) -> Result<Secret, E> {
+                Err(E::custom(SECRET))
+            }
+
+            fn visit_i64<E: de::Error>(self, _: i64) -> Result<Secret, E> {
+                Err(E::custom(SECRET))
+            }
+
+            fn visit_u64<E: de::Error>(self, _: u64) -> Result<Secret, E> {
+                Err(E::custom(SECRET))
+            }
+
+            fn visit_i128<E: de::Error>(self, _: i128) -> Result<Secret, E> {
+                Err(E::custom(SECRET))
+            }
+
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Secret, E> {
+                Err(E::custom(SECRET))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, _: A) -> Result<Secret, A::Error> {
+                Err(de::Error::custom(SECRET))
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Secret, A::Error> {
+                #[derive(Deserialize)]
+                #[serde(rename_all = "snake_case")]
+                enum Key {
+                    File,
+                    Env,
+                }
+                let secret = match map.next_key()? {
+                    Some(Key::File) => Secret::File {
+                        file: map.next_value()?,
+                    },
+                    Some(Key::Env) => Secret::Env {
+                        env: map.next_value()?,
+                    },
+                    None => return Err(de::Error::custom(SECRET)),
+                };
+                match map.next_key::<Key>()? {
+                    None => Ok(secret),
+                    Some(_) => Err(de::Error::custom(SECRET)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl fmt::Display for Time {
+    /// The largest units that show it exactly: `1m30s`, `250ms`, `0s`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut nanos = self.0.as_nanos();
+        if nanos == 0 {
+            return f.write_str("0s");
+        }
+        for (unit, name) in [
+            (3_600_000_000_000, "h"),
+            (60_000_000_000, "m"),
+            (1_000_000_000, "s"),
+            (1_000_000, "ms"),
+            (1_000, "us"),
+            (1, "ns"),
+        ] {
+            if nanos >= unit {
+                write!(f, "{}{name}", nanos / unit)?;
+                nanos %= unit;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Size {
+    /// The largest binary unit that shows it exactly: `64MiB`, `1000`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        ByteSize(self.0).fmt(f)
+    }
+}
+
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_duration(&text).map(Time).map_err(de::Error::custom)
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Time;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a time with its unit, such as \"250ms\" or \"1m30s\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Time, E> {
+                match parse_duration(text) {
+                    Ok(time) => Ok(Time(time)),
+                    Err(_) => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Visitor)
     }
 }
 
@@ -99,20 +210,62 @@ impl<'de> Deserialize<'de> for Size {
             type Value = Size;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number of bytes, such as \"64MiB\"")
+                f.write_str("a number of bytes, such as \"64MiB\" or 65536")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
-                let size: ByteSize = text.parse().map_err(E::custom)?;
-                Ok(Size(size.0))
+                match text.parse::<ByteSize>() {
+                    Ok(size) => Ok(Size(size.0)),
+                    Err(_) => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                }
             }
 
             fn visit_i64<E: de::Error>(self, number: i64) -> Result<Size, E> {
                 u64::try_from(number)
                     .map(Size)
-                    .map_err(|_| E::custom("a number of bytes is not negative"))
+                    .map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))
             }
         }
         deserializer.deserialize_any(Visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_sizes_are_shown_as_they_are_written() {
+        let shown = |text: &str| Time(parse_duration(text).unwrap()).to_string();
+        for text in ["0s", "250ms", "1m30s", "26h", "1us"] {
+            assert_eq!(shown(text), text);
+        }
+        assert_eq!(Size(64 << 20).to_string(), "64MiB");
+    }
+
+    #[test]
+    fn a_secret_is_read_and_not_shown() {
+        let dir = std::env::temp_dir().join(format!("secret-{}", std::process::id()));
+        std::fs::write(&dir, "from the file\r\n").unwrap();
+        let secret = Secret::File { file: dir.clone() };
+        assert_eq!(secret.read().unwrap(), "from the file");
+        std::fs::remove_file(&dir).unwrap();
+        assert!(
+            secret
+                .read()
+                .unwrap_err()
+                .to_string()
+                .contains("cannot read the secret")
+        );
+        let text = Secret::Text("hunter2".to_owned());
+        assert_eq!(text.read().unwrap(), "hunter2");
+        assert_eq!(format!("{text:?}"), "(hidden)");
+        let unset = Secret::Env {
+            env: "NO_SUCH_VARIABLE_HERE".to_owned(),
+        };
+        assert_eq!(
+            unset.read().unwrap_err().to_string(),
+            "the variable NO_SUCH_VARIABLE_HERE is not set"
+        );
     }
 }
