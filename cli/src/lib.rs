@@ -56,8 +56,8 @@ fn run(cli: Cli, zone: view::LocalTime) -> anyhow::Result<ExitCode> {
         Command::TrafficController(args) => return component::run(*args),
         Command::Rlp(args) => return component::run(*args),
         Command::RlpGateway(args) => return component::run(*args),
-        Command::Nozzle(args) => return nozzle::run(args),
-        Command::Up(args) => runtime(None)?.block_on(up::run(*args, color)),
+        Command::Nozzle(args) => return nozzle::run(args, color),
+        Command::Up(args) => return runtime(None)?.block_on(up::run(*args, color)),
         Command::Tail(args) => runtime(Some(2))?.block_on(tail::run_tail(args, color, zone)),
         Command::Firehose(args) => {
             runtime(Some(2))?.block_on(tail::run_firehose(args, color, zone))

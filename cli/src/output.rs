@@ -44,6 +44,11 @@ pub fn stdout_is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
+/// Whether standard error is a terminal.
+pub fn stderr_is_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}
+
 /// The reader of our standard output is gone; the program ends without a word, as `SIGPIPE` would end it.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output was closed")]

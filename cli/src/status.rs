@@ -57,6 +57,7 @@ pub async fn run(args: StatusArgs) -> Result<Exit> {
             .chain([endpoints.traffic_controller.admin])
             .chain(rlp)
             .chain(gateway)
+            .chain(endpoints.nozzles.into_iter().map(|nozzle| nozzle.admin))
             .collect()
     } else {
         args.url.clone()

@@ -1,18 +1,21 @@
 //! `loggregator nozzle`: from a deployment to where logs and metrics should go.
 
-use std::path::{Path, PathBuf};
+mod cases;
+mod check;
+mod example;
+mod load;
+mod run;
+mod summary;
+
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::{Args, Subcommand};
 use loggregator_nozzle::Kinds;
-use loggregator_nozzle::config::NozzleConfig;
-use loggregator_service::config::EXIT_CONFIG;
-use loggregator_service::{Lifecycle, logging};
 
-use crate::component::LogTable;
-use crate::output;
-use crate::settings::Flags;
+use crate::output::ColorArg;
+
+pub use load::load_or_refuse;
 
 /// Every kind of destination that this program knows.
 pub fn kinds() -> Kinds {
@@ -23,75 +26,48 @@ pub fn kinds() -> Kinds {
 
 /// Options of `nozzle`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = help())]
 pub struct NozzleArgs {
     #[command(subcommand)]
     command: NozzleCommand,
 }
 
-const EXAMPLES: &str = "\
-Examples:
-  loggregator nozzle run audit.toml       run what the file says, until Ctrl-C";
-
 /// What to do.
 #[derive(Debug, Clone, Subcommand)]
 enum NozzleCommand {
     /// Run the nozzle that a file describes
-    Run(RunArgs),
+    Run(run::RunArgs),
+    /// Say whether a file can be run, and what it promises
+    Check(check::CheckArgs),
+    /// Run the tests in a file: envelopes, and what should become of them
+    Test(cases::TestArgs),
+    /// Print a complete file with comments
+    Example(example::ExampleArgs),
+    /// Print the kinds of destinations
+    List(example::ListArgs),
 }
 
-/// Options of `nozzle run`.
-#[derive(Debug, Clone, Args)]
-#[command(after_help = "Example:\n  loggregator nozzle run audit.toml")]
-struct RunArgs {
-    /// The configuration
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    #[command(flatten, next_help_heading = "Process log")]
-    log: Flags<LogTable>,
+fn help() -> String {
+    format!(
+        "Destinations:\n{}\n\
+         Examples:\n\
+         \x20 loggregator nozzle example file > lines.toml    a complete file to start from\n\
+         \x20 loggregator nozzle check lines.toml             errors with line and key; what it promises\n\
+         \x20 loggregator nozzle run lines.toml               until Ctrl-C, which drains it",
+        example::table()
+    )
 }
 
 /// Does it.
 ///
 /// # Errors
 /// When the file cannot be read, or the nozzle not be started.
-pub fn run(args: NozzleArgs) -> Result<ExitCode> {
+pub fn run(args: NozzleArgs, color: ColorArg) -> Result<ExitCode> {
     match args.command {
-        NozzleCommand::Run(args) => run_file(args),
+        NozzleCommand::Run(args) => run::run(args, color),
+        NozzleCommand::Check(args) => check::run(args, color),
+        NozzleCommand::Test(args) => cases::run(args, color),
+        NozzleCommand::Example(args) => example::run(&args),
+        NozzleCommand::List(args) => example::list(&args),
     }
-}
-
-fn load(file: &Path) -> Result<Result<NozzleConfig, ExitCode>> {
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let variables = loggregator_nozzle::config::environment();
-    Ok(
-        NozzleConfig::load(file, &text, variables, &kinds()).map_err(|errors| {
-            output::tell(&format!("error: {errors}"));
-            ExitCode::from(EXIT_CONFIG)
-        }),
-    )
-}
-
-fn run_file(args: RunArgs) -> Result<ExitCode> {
-    let config = match load(&args.file)? {
-        Ok(config) => config,
-        Err(code) => return Ok(code),
-    };
-    let log = match crate::component::log_config(args.log) {
-        Ok(log) => log,
-        Err(errors) => return Ok(crate::component::refuse(&errors)),
-    };
-    let _guard = logging::init(&log)?;
-    crate::runtime(None)?.block_on(async {
-        let lifecycle = Lifecycle::new();
-        lifecycle
-            .watch_signals()
-            .context("cannot watch for signals")?;
-        let drain = config.nozzle.drain_timeout.0;
-        loggregator_nozzle::start(config, &kinds(), None, &lifecycle)
-            .await
-            .context("cannot start the nozzle")?;
-        Ok(lifecycle.run(drain).await)
-    })
 }

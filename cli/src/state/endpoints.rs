@@ -26,6 +26,9 @@ pub struct Endpoints {
     /// Its gateway's; absent in files of earlier programs.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rlp_gateway: Option<RlpGatewayEndpoints>,
+    /// The nozzles'; absent where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub nozzles: Vec<NozzleEndpoints>,
     /// The CA that signed every certificate below.
     pub ca_file: PathBuf,
     /// A client certificate that agent and dopplers accept.
@@ -88,6 +91,18 @@ pub struct RlpGatewayEndpoints {
     pub url: String,
     /// Metrics, health and ledger over plain HTTP.
     pub admin: String,
+}
+
+/// Where a nozzle tells how it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NozzleEndpoints {
+    /// Its name.
+    pub name: String,
+    /// Metrics, health and ledger over plain HTTP.
+    pub admin: String,
+    /// Its destinations, each with its kind: `siem (syslog)`.
+    #[serde(default)]
+    pub destinations: Vec<String>,
 }
 
 impl Endpoints {
@@ -160,6 +175,11 @@ impl Endpoints {
                 url: "https://127.0.0.1:8088".to_owned(),
                 admin: "http://127.0.0.1:14828".to_owned(),
             }),
+            nozzles: vec![NozzleEndpoints {
+                name: "audit".to_owned(),
+                admin: "http://127.0.0.1:14840".to_owned(),
+                destinations: vec!["siem (syslog)".to_owned()],
+            }],
             ca_file: "/s/ca.crt".into(),
             client_cert_file: "/s/client.crt".into(),
             client_key_file: "/s/client.key".into(),
@@ -188,6 +208,8 @@ mod tests {
         assert_eq!(json["traffic_controller"]["url"], "wss://127.0.0.1:8081");
         assert_eq!(json["rlp"]["grpc"], "127.0.0.1:8083");
         assert_eq!(json["rlp_gateway"]["url"], "https://127.0.0.1:8088");
+        assert_eq!(json["nozzles"][0]["name"], "audit");
+        assert_eq!(json["nozzles"][0]["admin"], "http://127.0.0.1:14840");
         assert_eq!(json["ca_file"], "/s/ca.crt");
         assert_eq!(json["client_cert_file"], "/s/client.crt");
         assert_eq!(json["client_key_file"], "/s/client.key");
@@ -202,10 +224,12 @@ mod tests {
         let earlier = Endpoints {
             rlp: None,
             rlp_gateway: None,
+            nozzles: Vec::new(),
             ..Endpoints::example()
         };
         earlier.write(&path).unwrap();
-        assert!(!std::fs::read_to_string(&path).unwrap().contains("rlp"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("rlp") && !text.contains("nozzles"));
         assert_eq!(Endpoints::read(&path).unwrap(), Some(earlier));
     }
 

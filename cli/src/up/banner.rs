@@ -30,6 +30,7 @@ impl Banner<'_> {
             traffic_controller,
             rlp,
             rlp_gateway,
+            nozzles,
             ..
         } = self.endpoints;
         let mut text = String::new();
@@ -65,6 +66,12 @@ impl Banner<'_> {
         }
         if let Some(gateway) = rlp_gateway {
             row("", &format!("{}  (JSON over HTTP)", gateway.url));
+        }
+        for nozzle in nozzles {
+            row(
+                &format!("nozzle {}", nozzle.name),
+                &format!("{}  (to {})", nozzle.admin, nozzle.destinations.join(", ")),
+            );
         }
         row(
             "token",
@@ -209,6 +216,7 @@ mod tests {
             "wss://127.0.0.1:8081",
             "127.0.0.1:8083  (gRPC v2, mutual TLS)",
             "https://127.0.0.1:8088  (JSON over HTTP)",
+            "nozzle audit        http://127.0.0.1:14840  (to siem (syslog))",
             "curl -N --cacert /s/ca.crt -H \"Authorization: $(cat /s/token)\" 'https://127.0.0.1:8088/v2/read?log'",
             "t0ken  (in /s/token)",
             "/tmp/my state/endpoints.json",

@@ -3,6 +3,7 @@
 mod banner;
 mod feed;
 mod live;
+mod nozzles;
 mod plan;
 mod ports;
 mod stack;
@@ -22,6 +23,7 @@ use plan::Plan;
 use stack::Stack;
 use std::io::{IsTerminal as _, Read as _};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// Options of `up`.
@@ -57,6 +59,9 @@ pub struct UpArgs {
     /// Do not listen for syslog
     #[arg(long, help_heading = "Inputs")]
     no_syslog: bool,
+    /// Run the nozzle that a file describes too, in this process; may be given several times
+    #[arg(long, value_name = "FILE", help_heading = "Outputs")]
+    nozzle: Vec<PathBuf>,
     /// What to log to standard error, for instance `info` or `warn,doppler=debug`
     #[arg(
         long,
@@ -74,6 +79,7 @@ Examples:
   loggregator up --demo                                      look around with example apps
   loggregator up --follow /var/log/syslog --follow app.log=my-app
   journalctl -f | loggregator up --stdin journal             lines of another program
+  loggregator up --demo --nozzle audit.toml                  and take everything to where the file says
   loggregator up --dopplers 2 --state-dir /tmp/second        a second pipeline beside the first
 
 DIR/endpoints.json holds every address, certificate and token file, for scripts. Its presence says: all is ready.
@@ -89,8 +95,12 @@ fn parse_size(text: &str) -> Result<u64, String> {
 ///
 /// # Errors
 /// When the state folder is in use, or a component cannot start.
-pub async fn run(args: UpArgs, color: ColorArg) -> Result<Exit> {
+pub async fn run(args: UpArgs, color: ColorArg) -> Result<ExitCode> {
     let dir = args.state.dir();
+    // Before anything is started: a wrong file is told at once.
+    if let Err(code) = nozzles::plan(&args.nozzle, &dir, color.stderr())? {
+        return Ok(code);
+    }
     let lock = dir.take()?;
     let palette = color.stdout();
     let _log = logging::init(&logging::Config {
@@ -107,7 +117,10 @@ pub async fn run(args: UpArgs, color: ColorArg) -> Result<Exit> {
 
     let pki = Pki::generate(&dir)?;
     let token = Token::make(&dir)?;
-    let (plan, stack) = start(&args, &pki, &token, &lifecycle).await?;
+    let (plan, stack) = match start(&args, &pki, &token, &lifecycle, color).await? {
+        Ok(started) => started,
+        Err(code) => return Ok(code),
+    };
     if args.demo {
         feed::start(&plan, &lifecycle)?;
     }
@@ -135,21 +148,27 @@ pub async fn run(args: UpArgs, color: ColorArg) -> Result<Exit> {
         color.stderr(),
     )
     .await
+    .map(ExitCode::from)
 }
 
-/// Chooses ports and starts on them; with others when somebody was faster.
+/// Chooses ports and starts on them; with others when somebody was faster. An exit code when a nozzle's file is wrong.
 async fn start(
     args: &UpArgs,
     pki: &Pki,
     token: &Token,
     lifecycle: &Lifecycle,
-) -> Result<(Plan, Stack)> {
+    color: ColorArg,
+) -> Result<Result<(Plan, Stack), ExitCode>> {
     let mut tries = 5;
     loop {
         let plan = Plan::make(args, pki, token)?;
+        let nozzles = match nozzles::plan(&args.nozzle, &args.state.dir(), color.stderr())? {
+            Ok(nozzles) => nozzles,
+            Err(code) => return Ok(Err(code)),
+        };
         tries -= 1;
-        match Stack::start(&plan, lifecycle).await {
-            Ok(stack) => return Ok((plan, stack)),
+        match Stack::start(&plan, nozzles, lifecycle).await {
+            Ok(stack) => return Ok(Ok((plan, stack))),
             Err(error) if tries > 0 && stack::is_port_taken(&error) => {}
             Err(error) => return Err(error),
         }
@@ -197,7 +216,14 @@ async fn drain(
     ));
     let before = stack.reports();
     let report = lifecycle.shutdown(deadline).await;
-    let undelivered = stack.undelivered(&before);
+    let mut undelivered = stack.undelivered(&before);
+    for (line, lost) in stack.left_in_nozzles() {
+        if lost {
+            undelivered.push(line);
+        } else {
+            output::tell(&line);
+        }
+    }
     for line in &undelivered {
         output::tell(&palette.text(Paint::Notice, line));
     }

@@ -1,6 +1,7 @@
 //! The components of `up`: started back to front, drained front to back.
 
 use super::live::Totals;
+use super::nozzles::{Nozzle, Planned};
 use super::plan::Plan;
 use crate::state::{
     AgentEndpoints, DopplerEndpoints, Endpoints, RlpEndpoints, RlpGatewayEndpoints,
@@ -22,12 +23,19 @@ struct Stages {
     web: Lifecycle,
     rlp: Lifecycle,
     gateway: Lifecycle,
+    nozzles: Lifecycle,
 }
 
 impl Stages {
     /// Ends what a start that failed half way has begun.
     async fn undo(&self) {
-        let others = [&self.web, &self.rlp, &self.gateway, &self.agent];
+        let others = [
+            &self.web,
+            &self.rlp,
+            &self.gateway,
+            &self.nozzles,
+            &self.agent,
+        ];
         for stage in self.dopplers.iter().chain(others) {
             stage.shutdown(Duration::from_millis(100)).await;
         }
@@ -49,6 +57,7 @@ pub struct Stack {
     web: traffic_controller::Running,
     rlp: rlp::Running,
     gateway: gateway::Running,
+    nozzles: Vec<Nozzle>,
 }
 
 impl Stack {
@@ -56,7 +65,7 @@ impl Stack {
     ///
     /// # Errors
     /// When a component cannot start; those that did are ended again.
-    pub async fn start(plan: &Plan, lifecycle: &Lifecycle) -> Result<Self> {
+    pub async fn start(plan: &Plan, nozzles: Planned, lifecycle: &Lifecycle) -> Result<Self> {
         // Stages drain in the order in which they were made: along the data path, so that what is on its way arrives.
         let stages = Stages {
             agent: lifecycle.stage("agent"),
@@ -66,15 +75,16 @@ impl Stack {
             web: lifecycle.stage("traffic-controller"),
             rlp: lifecycle.stage("rlp"),
             gateway: lifecycle.stage("rlp-gateway"),
+            nozzles: lifecycle.stage("nozzles"),
         };
-        let started = Self::start_on(plan, &stages).await;
+        let started = Self::start_on(plan, nozzles, &stages).await;
         if started.is_err() {
             stages.undo().await;
         }
         started
     }
 
-    async fn start_on(plan: &Plan, stages: &Stages) -> Result<Self> {
+    async fn start_on(plan: &Plan, nozzles: Planned, stages: &Stages) -> Result<Self> {
         let mut dopplers = Vec::new();
         for ((grpc, admin), stage) in plan.dopplers.iter().zip(&stages.dopplers) {
             let config = doppler::Config {
@@ -99,6 +109,7 @@ impl Stack {
         let gateway = gateway::start(gateway_config(plan, logs), &stages.gateway)
             .await
             .context("cannot start the reverse log proxy's gateway")?;
+        let nozzles = nozzles.start(&rlp.provider(), &stages.nozzles).await?;
         let agent = loggregator_agent::start(agent_config(plan), &stages.agent)
             .await
             .context("cannot start the agent")?;
@@ -108,6 +119,7 @@ impl Stack {
             web,
             rlp,
             gateway,
+            nozzles,
         })
     }
 
@@ -156,6 +168,7 @@ impl Stack {
                 ),
                 admin: admin(self.gateway.admin_addr),
             }),
+            nozzles: self.nozzles.iter().map(Nozzle::endpoints).collect(),
             ca_file: plan.pki.ca.clone(),
             client_cert_file: plan.pki.client.cert.clone(),
             client_key_file: plan.pki.client.key.clone(),
@@ -171,6 +184,11 @@ impl Stack {
     /// The numbers of the live line.
     pub fn totals(&self) -> Totals {
         Totals::of(&self.reports())
+    }
+
+    /// What the nozzles' destinations have not got, a line each, and whether it is lost.
+    pub fn left_in_nozzles(&self) -> Vec<(String, bool)> {
+        self.nozzles.iter().flat_map(Nozzle::left).collect()
     }
 
     /// What the drain did not bring to a reader that was there when it began.

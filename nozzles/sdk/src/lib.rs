@@ -18,6 +18,7 @@
 
 mod account;
 pub mod buffer;
+mod cases;
 pub mod config;
 mod dead_letter;
 mod destination;
@@ -38,6 +39,7 @@ mod take_in;
 pub mod template;
 
 pub use account::Account;
+pub use cases::{CaseReport, Failure, run_tests};
 pub use destination::{
     BoxFuture, Context, Delivery, Destination, DynDestination, Outcome, Reason, StartError,
 };

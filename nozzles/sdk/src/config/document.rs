@@ -1,6 +1,6 @@
 //! From the text of a file, and the variables around it, to a configuration.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -18,8 +18,8 @@ use super::model::{
 use super::overlay;
 use super::read::{Problems, list, nearest, not_one_of, read, unknown_key};
 use super::section::{Section, finish};
-use super::source::{FILE, Source};
-use super::tree::{Node, Table, Value, join};
+use super::source::{FILE, NOWHERE, Source};
+use super::tree::{Entry, Node, Table, Value, join, steps};
 use crate::kind::Kinds;
 
 /// The tables of a file.
@@ -48,6 +48,69 @@ const COMMON: [&str; 10] = [
     "dry_run",
 ];
 
+/// Reads configurations.
+#[derive(Debug, Clone, Default)]
+pub struct Loader<'a> {
+    kinds: Option<&'a Kinds>,
+    variables: Vec<(String, String)>,
+    state_dir: Option<PathBuf>,
+}
+
+impl<'a> Loader<'a> {
+    /// Reads configurations whose destinations are of these kinds.
+    #[must_use]
+    pub fn new(kinds: &'a Kinds) -> Loader<'a> {
+        Loader {
+            kinds: Some(kinds),
+            ..Loader::default()
+        }
+    }
+
+    /// Has variables of the environment replace keys: those that begin with [`ENV_PREFIX`](super::ENV_PREFIX), others are
+    /// not looked at.
+    #[must_use]
+    pub fn variables(self, variables: impl IntoIterator<Item = (String, String)>) -> Loader<'a> {
+        Loader {
+            variables: variables.into_iter().collect(),
+            ..self
+        }
+    }
+
+    /// A folder for the state of nozzles that say nothing of theirs: where there is no `[buffer]`, or a `[buffer.disk]` without
+    /// a path, the buffer is on disk in `DIR/NAME`.
+    #[must_use]
+    pub fn state_dir(self, dir: impl Into<PathBuf>) -> Loader<'a> {
+        Loader {
+            state_dir: Some(dir.into()),
+            ..self
+        }
+    }
+
+    /// Reads a configuration from its text; `file` is for errors.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, at once.
+    pub fn load(&self, file: &Path, text: &str) -> Result<NozzleConfig, ConfigErrors> {
+        let mut root = parse(&Arc::new(Source::new(file, text)), text)?;
+        let mut source = Source::new(file, text);
+        let wrong = overlay::apply(&mut source, &mut root, self.variables.iter().cloned());
+        if let Some(dir) = &self.state_dir {
+            keep_in(dir, &mut root);
+        }
+        let source = Arc::new(source);
+        let mut problems = Problems::new(&source);
+        problems.found = wrong;
+        let parts = Parts::read(&mut problems, &root, self.kinds);
+        check::all(&mut problems, &root, &parts);
+        if problems.found.is_empty()
+            && let Some(config) = parts.finish()
+        {
+            return Ok(config);
+        }
+        Err(finish(&source, problems.found))
+    }
+}
+
 impl NozzleConfig {
     /// Reads a configuration from its text; `file` is for errors. What the kinds of destinations read by themselves is not
     /// looked at.
@@ -55,11 +118,10 @@ impl NozzleConfig {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn parse(file: &Path, text: &str) -> Result<NozzleConfig, ConfigErrors> {
-        build(file, text, [], None)
+        Loader::default().load(file, text)
     }
 
-    /// Reads a configuration from its text and the variables of the environment that begin with
-    /// [`ENV_PREFIX`](super::ENV_PREFIX); others are not looked at. The kinds check their parts.
+    /// Reads a configuration from its text and the variables of the environment; see [`Loader`].
     ///
     /// # Errors
     /// Everything that is wrong with it, at once.
@@ -69,7 +131,31 @@ impl NozzleConfig {
         variables: impl IntoIterator<Item = (String, String)>,
         kinds: &Kinds,
     ) -> Result<NozzleConfig, ConfigErrors> {
-        build(file, text, variables, Some(kinds))
+        Loader::new(kinds).variables(variables).load(file, text)
+    }
+}
+
+/// Puts `buffer.disk.path` in where a buffer has no place.
+fn keep_in(dir: &Path, root: &mut Node) {
+    let name = root.get("nozzle").and_then(|nozzle| nozzle.get("name"));
+    let Some(name) = name.and_then(Node::text) else {
+        return;
+    };
+    let path = dir.join(name).to_string_lossy().into_owned();
+    let table = |key: &str, node| {
+        let entry = Entry {
+            key_span: NOWHERE,
+            node,
+        };
+        Node::new(NOWHERE, Value::Table([(key.to_owned(), entry)].into()))
+    };
+    let path = Node::new(NOWHERE, Value::Text(path));
+    if root.get("buffer").is_none() {
+        root.put(&steps("buffer"), table("disk", table("path", path)));
+    } else if let Some(disk) = root.at(&steps("buffer.disk"))
+        && disk.get("path").is_none()
+    {
+        root.put(&steps("buffer.disk.path"), path);
     }
 }
 
@@ -101,28 +187,6 @@ pub(super) fn parse(source: &Arc<Source>, text: &str) -> Result<Node, ConfigErro
 /// The value of a text that stands at `at`, if it is one of TOML.
 pub(super) fn parse_value(text: &str, at: usize) -> Option<Node> {
     Node::of(DeValue::parse(text).ok()?, at).ok()
-}
-
-fn build(
-    file: &Path,
-    text: &str,
-    variables: impl IntoIterator<Item = (String, String)>,
-    kinds: Option<&Kinds>,
-) -> Result<NozzleConfig, ConfigErrors> {
-    let mut root = parse(&Arc::new(Source::new(file, text)), text)?;
-    let mut source = Source::new(file, text);
-    let wrong = overlay::apply(&mut source, &mut root, variables);
-    let source = Arc::new(source);
-    let mut problems = Problems::new(&source);
-    problems.found = wrong;
-    let parts = Parts::read(&mut problems, &root, kinds);
-    check::all(&mut problems, &root, &parts);
-    if problems.found.is_empty()
-        && let Some(config) = parts.finish()
-    {
-        return Ok(config);
-    }
-    Err(finish(&source, problems.found))
 }
 
 /// A configuration of which some parts could not be read.

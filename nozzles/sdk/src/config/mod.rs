@@ -40,6 +40,7 @@ mod source;
 mod tree;
 mod values;
 
+pub use document::Loader;
 pub use envelope::{EnvelopeError, TestEnvelope};
 pub use errors::{ConfigError, ConfigErrors, Excerpt};
 pub use model::{

@@ -1,10 +1,12 @@
 //! What can be configured, as types.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::{self, Deserializer};
 
 use super::envelope::TestEnvelope;
 use super::section::Section;
@@ -374,7 +376,9 @@ pub(super) const NAMES: [&str; 5] = ["app", "space", "space_id", "org", "org_id"
 pub struct Expect {
     /// The destination.
     pub destination: String,
-    /// The body of what it sends, in full. Several for a gauge with several values.
+    /// The body of what it sends, in full: a text, or a list where an event is sent as several things. Not looked at unless
+    /// given.
+    #[serde(default, deserialize_with = "one_or_more")]
     pub body: Option<Vec<String>>,
     /// What stands beside the body: `topic`, `key`, ….
     #[serde(default)]
@@ -424,6 +428,53 @@ fn requests_per_second() -> u32 {
 }
 fn most_apps() -> usize {
     100_000
+}
+
+impl RlpIntake {
+    /// These addresses, with these files of certificates; everything else as it is without a configuration.
+    #[must_use]
+    pub fn new(
+        addrs: Vec<String>,
+        ca_file: impl Into<PathBuf>,
+        cert_file: impl Into<PathBuf>,
+        key_file: impl Into<PathBuf>,
+    ) -> RlpIntake {
+        RlpIntake {
+            addrs,
+            server_name: rlp_name(),
+            ca_file: ca_file.into(),
+            cert_file: cert_file.into(),
+            key_file: key_file.into(),
+            resolve_interval: five_seconds(),
+        }
+    }
+}
+
+/// A text, or several.
+fn one_or_more<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<String>>, D::Error> {
+    struct Visitor;
+    impl<'de> de::Visitor<'de> for Visitor {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a text or a list of texts")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<String>, E> {
+            Ok(vec![text.to_owned()])
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<String>, A::Error> {
+            let mut texts = Vec::new();
+            while let Some(text) = seq.next_element()? {
+                texts.push(text);
+            }
+            Ok(texts)
+        }
+    }
+    deserializer.deserialize_any(Visitor).map(Some)
 }
 
 impl Default for MemoryBuffer {

@@ -1,0 +1,142 @@
+//! `nozzle example` and `nozzle list`: what there is, and how it is written.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+
+use super::kinds;
+use crate::exit::{Coded, Exit};
+use crate::output;
+
+/// Options of `nozzle example`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Example:\n  loggregator nozzle example file > lines.toml && loggregator nozzle run lines.toml"
+)]
+pub struct ExampleArgs {
+    /// The kind of destination; see `loggregator nozzle list`
+    #[arg(value_name = "KIND")]
+    kind: String,
+}
+
+/// Options of `nozzle list`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  loggregator nozzle list")]
+pub struct ListArgs {
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// What stands before the destination in an example: a file that runs as it stands beside an `up`.
+const BEFORE: &str = r#"# Run it with `loggregator nozzle run FILE`, check it with `loggregator nozzle check FILE`.
+
+[nozzle]
+name = "NAME"                      # names its subscription, its metrics and its state
+admin_addr = "127.0.0.1:14840"     # metrics, health, ledger; needed for `nozzle tap` and `status`
+
+# Where envelopes come from. Without this section: the `loggregator up` that runs on this machine.
+# [intake.rlp]
+# addrs = ["reverselogproxy.service.internal:8082"]
+# ca_file = "loggregator-ca.crt"
+# cert_file = "nozzle.crt"
+# key_file = "nozzle.key"
+
+# What stands between: on disk it survives a restart, and is kept while a destination is away.
+# [buffer.disk]
+# path = "/var/lib/NAME"
+# max_bytes = "4GiB"
+
+"#;
+
+/// Prints a complete file.
+///
+/// # Errors
+/// When there is no such kind.
+pub fn run(args: &ExampleArgs) -> Result<ExitCode> {
+    let kinds = kinds();
+    let Some(kind) = kinds.get(&args.kind) else {
+        let known: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+        return Err(Coded::error(
+            Exit::Usage,
+            format!("`{}` is none of the kinds {}", args.kind, known.join(", ")),
+        ));
+    };
+    let mut text = BEFORE.replace("NAME", &format!("{}-nozzle", kind.name()));
+    text.push_str(kind.example());
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    output::write(text.as_bytes())?;
+    Ok(Exit::Done.into())
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    name: &'static str,
+    about: &'static str,
+}
+
+/// Prints the kinds.
+///
+/// # Errors
+/// When nobody reads.
+pub fn list(args: &ListArgs) -> Result<ExitCode> {
+    if args.json {
+        let rows: Vec<Row> = kinds()
+            .iter()
+            .map(|kind| Row {
+                name: kind.name(),
+                about: kind.about(),
+            })
+            .collect();
+        let mut text = serde_json::to_vec_pretty(&rows)?;
+        text.push(b'\n');
+        output::write(&text)?;
+    } else {
+        output::write(table().as_bytes())?;
+    }
+    Ok(Exit::Done.into())
+}
+
+/// The kinds, a line each.
+pub fn table() -> String {
+    kinds()
+        .iter()
+        .map(|kind| format!("  {:<11} {}\n", kind.name(), kind.about()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use loggregator_nozzle::config::NozzleConfig;
+
+    use super::*;
+
+    #[test]
+    fn every_example_can_be_run_as_it_stands() {
+        for kind in kinds().iter() {
+            let text = BEFORE.to_owned() + kind.example();
+            let file = format!("{}.toml", kind.name());
+            if let Err(errors) = NozzleConfig::load(Path::new(&file), &text, [], &kinds()) {
+                panic!("{errors}\n{text}");
+            }
+            // With what is commented out too.
+            let all = text
+                .lines()
+                .map(|line| match line.strip_prefix("# ") {
+                    Some(key) if key.starts_with('[') || key.contains(" = ") => key,
+                    _ => line,
+                })
+                .collect::<Vec<_>>()
+                .join("\n");
+            if let Err(errors) = NozzleConfig::load(Path::new(&file), &all, [], &kinds()) {
+                panic!("{errors}\n{all}");
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Nozzles in the process of `up`: they read from its reverse log proxy without a network in between.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use loggregator_net::grpc::Status;
+use loggregator_nozzle::config::{BufferConfig, IntakeConfig, NozzleConfig};
+use loggregator_nozzle::intake::{Envelopes, Opening, Upstream};
+use loggregator_proto::v2::EgressBatchRequest;
+use loggregator_service::Lifecycle;
+use traffic_controller::provider::{self, Provider};
+
+use super::ports::{Transport, choose};
+use crate::nozzle::{kinds, load_or_refuse};
+use crate::state::{NozzleEndpoints, StateDir};
+use crate::view::{Palette, count};
+
+/// Nozzles that are read and not started.
+pub struct Planned {
+    configs: Vec<(PathBuf, NozzleConfig)>,
+}
+
+/// Reads the files; the exit code when one is wrong, after its errors were told.
+///
+/// # Errors
+/// When there is no such file, or two nozzles have the same name.
+pub fn plan(
+    files: &[PathBuf],
+    dir: &StateDir,
+    palette: Palette,
+) -> Result<Result<Planned, ExitCode>> {
+    let mut configs: Vec<(PathBuf, NozzleConfig)> = Vec::new();
+    for file in files {
+        let config = match load_or_refuse(file, Some(dir.file("nozzles")), palette)? {
+            Ok(config) => config,
+            Err(code) => return Ok(Err(code)),
+        };
+        let same = configs
+            .iter()
+            .find(|(_, other)| other.nozzle.name == config.nozzle.name);
+        if let Some((other, _)) = same {
+            anyhow::bail!(
+                "{} and {} are both called `{}`: names tell nozzles apart",
+                other.display(),
+                file.display(),
+                config.nozzle.name
+            );
+        }
+        configs.push((file.clone(), config));
+    }
+    Ok(Ok(Planned { configs }))
+}
+
+/// A nozzle that runs in this process.
+pub struct Nozzle {
+    name: String,
+    running: loggregator_nozzle::Running,
+    destinations: Vec<String>,
+    /// Whether what was not delivered is still there at the next start.
+    durable: bool,
+}
+
+impl Planned {
+    /// Starts them, each as a stage of its own.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub async fn start(
+        self,
+        provider: &Arc<dyn Provider>,
+        lifecycle: &Lifecycle,
+    ) -> Result<Vec<Nozzle>> {
+        let mut nozzles = Vec::new();
+        for (file, config) in self.configs {
+            nozzles.push(start(&file, config, provider, lifecycle).await?);
+        }
+        Ok(nozzles)
+    }
+}
+
+async fn start(
+    file: &Path,
+    mut config: NozzleConfig,
+    provider: &Arc<dyn Provider>,
+    lifecycle: &Lifecycle,
+) -> Result<Nozzle> {
+    let name = config.nozzle.name.clone();
+    if config.nozzle.admin_addr.is_none() {
+        config.nozzle.admin_addr = Some(choose(Transport::Tcp, 0)?.addr);
+    }
+    let durable = matches!(config.buffer, BufferConfig::Disk(_));
+    if let BufferConfig::Disk(disk) = &config.buffer {
+        std::fs::create_dir_all(&disk.path)
+            .with_context(|| format!("cannot make {}", disk.path.display()))?;
+    }
+    let destinations = config
+        .destinations
+        .iter()
+        .map(|of| format!("{} ({})", of.name, of.kind))
+        .collect();
+    let upstream: Option<Arc<dyn Upstream>> = match config.intake {
+        IntakeConfig::InProcess(_) => Some(Arc::new(InProcess(Arc::clone(provider)))),
+        _ => None,
+    };
+    let stage = lifecycle.stage(&format!("nozzle-{name}"));
+    let running = loggregator_nozzle::start(config, &kinds(), upstream, &stage)
+        .await
+        .with_context(|| format!("cannot start the nozzle of {}", file.display()))?;
+    Ok(Nozzle {
+        name,
+        running,
+        destinations,
+        durable,
+    })
+}
+
+impl Nozzle {
+    /// For `endpoints.json`.
+    pub fn endpoints(&self) -> NozzleEndpoints {
+        let admin = self.running.admin_addr.map(|addr| format!("http://{addr}"));
+        NozzleEndpoints {
+            name: self.name.clone(),
+            admin: admin.unwrap_or_default(),
+            destinations: self.destinations.clone(),
+        }
+    }
+
+    /// What its destinations have not got, a line each, and whether it is lost.
+    pub fn left(&self) -> Vec<(String, bool)> {
+        let report = self.running.report();
+        let left = report.subscriptions.iter().filter(|it| it.pending > 0);
+        left.map(|destination| {
+            let (id, name) = (&destination.id, &self.name);
+            let envelopes = count(destination.pending, "envelope");
+            if self.durable {
+                let line = format!("kept on disk: {envelopes} for {id} of the nozzle {name}");
+                (line, false)
+            } else {
+                let line = format!("not delivered: {envelopes} for {id} of the nozzle {name}");
+                (line, true)
+            }
+        })
+        .collect()
+    }
+}
+
+/// The reverse log proxy of this process, as nozzles know it.
+struct InProcess(Arc<dyn Provider>);
+
+impl Upstream for InProcess {
+    fn open(&self, request: EgressBatchRequest) -> Opening {
+        let opening = self.0.open(request);
+        Box::pin(async move {
+            let envelopes: Box<dyn Envelopes> = Box::new(Stream(opening.await?));
+            Ok(envelopes)
+        })
+    }
+}
+
+struct Stream(Box<dyn provider::Envelopes>);
+
+impl Envelopes for Stream {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
+        self.0.poll_next(cx)
+    }
+}
