@@ -11,6 +11,7 @@ use loggregator_nozzle::config::{ConfigError, ConfigErrors, NozzleConfig};
 use loggregator_nozzle::intake;
 use loggregator_service::Lifecycle;
 use loggregator_service::config::EXIT_CONFIG;
+use loggregator_service::metrics::Metrics;
 use serde::Serialize;
 
 use super::kinds;
@@ -214,8 +215,10 @@ async fn probe_intake(config: &NozzleConfig) -> Probe {
         fastrand::u32(..)
     ));
     let answer = async {
-        let request = intake::request(&select, &config.nozzle.name, KindSet::ALL)?;
-        let mut intake = intake::open(&config.intake, request, None, &lifecycle).await?;
+        let request = intake::request(&select, &config.nozzle.name, KindSet::ALL, None)?;
+        let (never, metrics) = (Duration::ZERO, Metrics::new());
+        let mut intake =
+            intake::open(&config.intake, request, never, None, &metrics, &lifecycle).await?;
         let mut looks = tokio::time::interval(Duration::from_millis(50));
         let mut last = None;
         for _ in 0..PATIENCE.as_millis() / 50 {

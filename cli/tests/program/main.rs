@@ -3,6 +3,7 @@
 // Helpers of tests may unwrap as tests do: a panic is the report.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod nozzles;
 mod running;
 
 use running::{Up, loggregator, stdout};

@@ -114,6 +114,16 @@ impl Reader {
         wait_until(text, || self.output().contains(text));
     }
 
+    /// Sends it a signal, by its name.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.lock().unwrap().id().to_string();
+        let sent = Command::new("kill")
+            .args([&format!("-{name}"), &id])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+    }
+
     /// Waits for its end: output, errors, exit code.
     pub fn finish(mut self) -> (String, String, Option<i32>) {
         wait_until("the reader ends", || self.is_done());

@@ -325,9 +325,9 @@ fn items<'a>(problems: &mut Problems<'_>, root: &'a Node, key: &str) -> &'a [Nod
 }
 
 /// What all kinds of destinations have in common.
-#[derive(Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Common {
+pub(super) struct Common {
     name: String,
     filter: Option<String>,
     #[serde(default)]

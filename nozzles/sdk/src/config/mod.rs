@@ -54,4 +54,6 @@ pub use section::Section;
 pub use values::{Secret, SecretError, Size, Time};
 
 #[cfg(test)]
+mod page;
+#[cfg(test)]
 mod tests;
