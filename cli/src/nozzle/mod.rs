@@ -22,6 +22,7 @@ pub fn kinds() -> Kinds {
     Kinds::new()
         .with(loggregator_nozzle_file::FileKind)
         .with(loggregator_nozzle_syslog::SyslogKind)
+        .with(loggregator_nozzle_prometheus::PrometheusKind::new())
 }
 
 /// Options of `nozzle`.

@@ -265,6 +265,28 @@ table! {
         GATEWAY_ACCESS_LOG_DROPPED: COUNTER, Count, "loggregator_gateway_access_log_dropped_lines_total", [],
             "Access log lines lost because standard output did not take them.";
     }
+    "nozzle: prometheus", "Of destinations of the kind `prometheus`; `destination` is its name." => {
+        NOZZLE_PROMETHEUS_SERIES: GAUGE, Count, "loggregator_nozzle_prometheus_series", ["destination"],
+            "Series that exist; a histogram is one.";
+        NOZZLE_PROMETHEUS_STREAMS: GAUGE, Count, "loggregator_nozzle_prometheus_streams", ["destination"],
+            "Different names with different tags that are told apart, refused ones included.";
+        NOZZLE_PROMETHEUS_SAMPLES: COUNTER, Count, "loggregator_nozzle_prometheus_samples_total", ["destination", "kind"],
+            "Samples by kind of envelope: counter, gauge (one per value), timer, log.";
+        NOZZLE_PROMETHEUS_REFUSED: COUNTER, Count, "loggregator_nozzle_prometheus_refused_samples_total", ["destination", "reason"],
+            "Samples that no series could take: invalid_name, name_collision, type_conflict, reserved_name, series_limit, family_limit, labels_too_long, negative_duration.";
+        NOZZLE_PROMETHEUS_IGNORED: COUNTER, Count, "loggregator_nozzle_prometheus_ignored_timers_total", ["destination"],
+            "Timers that are not exported, such as the router's view of its own request to an app.";
+        NOZZLE_PROMETHEUS_EXPIRED: COUNTER, Count, "loggregator_nozzle_prometheus_expired_series_total", ["destination"],
+            "Series that ended because no sample came any more.";
+        NOZZLE_PROMETHEUS_SCRAPES: COUNTER, Count, "loggregator_nozzle_prometheus_scrapes_total", ["destination", "format"],
+            "Pages rendered, by format: text, openmetrics, protobuf.";
+        NOZZLE_PROMETHEUS_SCRAPES_REFUSED: COUNTER, Count, "loggregator_nozzle_prometheus_refused_scrapes_total", ["destination", "reason"],
+            "Scrapes refused, by reason: password, busy.";
+        NOZZLE_PROMETHEUS_SCRAPE_SECONDS: COUNTER, Seconds, "loggregator_nozzle_prometheus_scrape_seconds_total", ["destination"],
+            "Time that rendering and compressing took.";
+        NOZZLE_PROMETHEUS_PAGE_BYTES: GAUGE, Bytes, "loggregator_nozzle_prometheus_page_bytes", ["destination"],
+            "Size of the last page, uncompressed.";
+    }
     "rlp-gateway, as the Go gateway names them", "Only on the metrics endpoint of the gateway that asks for a client certificate. The names are kept, whatever our conventions." => {
         LAST_UAA_LATENCY: GAUGE, Count, "LastUAALatency", [],
             "Nanoseconds that UAA's last answer took.";
