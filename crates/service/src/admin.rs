@@ -14,10 +14,13 @@
 //! | `GET /log-level` | the log filter in effect |
 //! | `POST /log-level` | sets it; body: a filter such as `info,doppler=debug` |
 //!
+//! A component may have [`Pages`] of its own besides.
+//!
 //! The only request that changes anything is `POST /log-level`; it is refused when it comes from a browser page (an
 //! `Origin` header) and on listeners that are not on loopback. Everything is bounded: connections, request head, body
 //! and time.
 
+mod page;
 mod readiness;
 mod routes;
 
@@ -32,6 +35,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub use page::{Lines, Page, Pages};
 pub use readiness::{Condition, Readiness};
 
 use crate::Lifecycle;
@@ -93,7 +97,23 @@ impl Admin {
         readiness: Readiness,
         lifecycle: &Lifecycle,
     ) -> Result<SocketAddr, AdminError> {
-        Self::start_with(LIMITS, addr, metrics, ledger, readiness, lifecycle)
+        let pages = Arc::new(());
+        Self::start_with_pages(addr, metrics, ledger, readiness, lifecycle, pages)
+    }
+
+    /// As [`start`](Admin::start), with pages of the component's own.
+    ///
+    /// # Errors
+    /// As [`start`](Admin::start).
+    pub fn start_with_pages(
+        addr: SocketAddr,
+        metrics: Metrics,
+        ledger: Arc<dyn Source>,
+        readiness: Readiness,
+        lifecycle: &Lifecycle,
+        pages: Arc<dyn Pages>,
+    ) -> Result<SocketAddr, AdminError> {
+        Self::start_with(LIMITS, addr, metrics, ledger, readiness, lifecycle, pages)
     }
 
     fn start_with(
@@ -103,6 +123,7 @@ impl Admin {
         ledger: Arc<dyn Source>,
         readiness: Readiness,
         lifecycle: &Lifecycle,
+        pages: Arc<dyn Pages>,
     ) -> Result<SocketAddr, AdminError> {
         let bind = |source| AdminError::Bind { addr, source };
         let listener = TcpListener::bind(addr).map_err(bind)?;
@@ -118,6 +139,7 @@ impl Admin {
             ledger,
             readiness,
             lifecycle: lifecycle.clone(),
+            pages,
             loopback: bound.ip().is_loopback(),
         });
         let ended = lifecycle.ended();

@@ -160,8 +160,13 @@ impl Report {
         )];
         let named = self.subscriptions.iter().filter(|row| !row.id.is_empty());
         lines.extend(named.take(MOST_LAST_WORDS).map(|row| {
+            // Only a nozzle's destinations have these.
+            let nozzle = match (row.filtered_total(), row.dead_lettered_total()) {
+                (0, 0) => String::new(),
+                (filtered, dead) => format!("filtered {filtered}, dead-lettered {dead}, "),
+            };
             format!(
-                "{whose}, subscription {:?}: received {}, delivered {}, dropped {}, pending {}",
+                "{whose}, subscription {:?}: received {}, delivered {}, {nozzle}dropped {}, pending {}",
                 row.id,
                 row.received,
                 row.delivered,

@@ -36,11 +36,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Encoder as _, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    Opts, Registry, TextEncoder,
+    Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
+    TextEncoder,
 };
 
 pub use def::{Kind, MetricDef, Unit};
+pub use prometheus::Histogram;
 pub use samples::Samples;
 
 /// Content type of [`Metrics::encode`].

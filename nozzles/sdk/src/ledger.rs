@@ -6,7 +6,11 @@ use loggregator_service::ledger::{Ingress, LogFill, Report, Source, Subscription
 use parking_lot::{Mutex, RwLock};
 
 use crate::buffer::{Buffer, BufferReport};
+use crate::dead_letter::DeadLetters;
 use crate::pipeline::state::State;
+use crate::take_in::IntakeState;
+use crate::talkers::Talkers;
+use crate::tap::{INTAKE, Taps};
 
 /// Reason of envelopes that no scan accepts.
 pub(crate) const MALFORMED: &str = "malformed";
@@ -16,9 +20,11 @@ pub(crate) const MALFORMED: &str = "malformed";
 pub(crate) struct Line {
     pub name: String,
     pub kind: String,
-    /// Its filter.
-    pub selector: String,
+    /// Its filter, if it has one.
+    pub filter: Option<String>,
+    pub guarantee: String,
     pub state: Arc<State>,
+    pub dead_letters: Arc<DeadLetters>,
 }
 
 /// Shared by the intake, the admin server, readiness and metrics.
@@ -26,6 +32,9 @@ pub(crate) struct Line {
 pub(crate) struct Ledger {
     pub nozzle: String,
     pub ingress: Mutex<Ingress>,
+    pub intake: IntakeState,
+    pub talkers: Talkers,
+    pub taps: Arc<Taps>,
     pub buffer: Buffer,
     pub lines: RwLock<Vec<Line>>,
 }
@@ -35,9 +44,33 @@ impl Ledger {
         Ledger {
             nozzle: nozzle.to_owned(),
             ingress: Mutex::default(),
+            intake: IntakeState::new(),
+            talkers: Talkers::new(),
+            taps: Arc::default(),
             buffer,
             lines: RwLock::default(),
         }
+    }
+}
+
+impl Ledger {
+    /// Adds a destination, or replaces it.
+    pub(crate) fn set_line(&self, line: Line) {
+        let mut lines = self.lines.write();
+        match lines.iter_mut().find(|other| other.name == line.name) {
+            Some(known) => *known = line,
+            None => lines.push(line),
+        }
+    }
+
+    /// Where one may listen.
+    pub(crate) fn edges(&self) -> Vec<String> {
+        let lines = self.lines.read();
+        let edges = lines.iter().flat_map(|line| {
+            let edges = ["in", "out", "rendered"];
+            edges.map(|edge| format!("{}/{edge}", line.name))
+        });
+        std::iter::once(INTAKE.to_owned()).chain(edges).collect()
     }
 }
 
@@ -54,7 +87,7 @@ impl Line {
         let received = buffer.next.saturating_sub(birth).max(account.total());
         Subscription {
             id: self.name.clone(),
-            selector: self.selector.clone(),
+            selector: self.filter.clone().unwrap_or_else(|| "all".to_owned()),
             api: self.kind.clone(),
             open: !self.state.has_ended(),
             received,
@@ -63,6 +96,7 @@ impl Line {
             filtered: account.filtered,
             dead_lettered: account.dead_lettered,
             dropped: account.dropped,
+            lost_sources: self.state.losses(),
             ..Subscription::default()
         }
     }

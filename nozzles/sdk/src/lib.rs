@@ -17,34 +17,47 @@
 //! [`start`] runs a nozzle inside a [`Lifecycle`](loggregator_service::Lifecycle).
 
 mod account;
+mod base;
 pub mod buffer;
 mod cases;
+pub mod compliance;
 pub mod config;
 mod dead_letter;
 mod destination;
+mod dry_run;
 pub mod enrich;
 mod event;
 pub mod fields;
 pub mod filter;
 pub mod format;
+mod health;
 pub mod intake;
 mod kind;
 mod ledger;
+mod observe;
+mod pages;
 mod pipeline;
 mod program;
 mod quota;
+mod reload;
 mod run;
 mod simple;
 mod take_in;
+mod talkers;
+mod tap;
 pub mod template;
+mod top;
 
 pub use account::Account;
 pub use cases::{CaseReport, Failure, run_tests};
+pub use dead_letter::{Letter, ReplayError, Replayed, replay};
 pub use destination::{
     BoxFuture, Context, Delivery, Destination, DynDestination, Outcome, Reason, StartError,
 };
 pub use event::{Batch, Event, Names};
 pub use kind::{Kind, Kinds, Limits, Plan, Rendered};
 pub use program::main;
+pub use reload::{ReloadError, Reloaded};
 pub use run::{Error, Running, start};
 pub use simple::{Error as SimpleError, Simple};
+pub use tap::{Tap, TapError};

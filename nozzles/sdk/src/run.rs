@@ -1,25 +1,30 @@
 //! A whole nozzle: intake, buffer, one pipeline per destination.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use loggregator_envelope::KindSet;
+use loggregator_service::Lifecycle;
 use loggregator_service::admin::{Admin, AdminError, Readiness};
 use loggregator_service::ledger::{Report, Source as _};
 use loggregator_service::metrics::Metrics;
-use loggregator_service::{Lifecycle, RestartPolicy};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Mutex;
 
+use crate::base::{Base, Launched, Planned, plans};
 use crate::buffer::{self, Buffer, BufferError};
-use crate::config::{BufferConfig, ConfigErrors, DestinationConfig, NozzleConfig};
-use crate::dead_letter::DeadLetters;
-use crate::destination::{Context, DynDestination, StartError};
-use crate::enrich::{CloudController, Directory, EnrichError};
-use crate::filter::Filter;
+use crate::config::{BufferConfig, ConfigErrors, NozzleConfig};
+use crate::destination::StartError;
+use crate::enrich::{CloudController, EnrichError};
+use crate::health::Health;
 use crate::intake::{self, IntakeError, Upstream};
-use crate::kind::{Kinds, Plan};
-use crate::ledger::{Ledger, Line};
-use crate::pipeline::{self, Setup, state::State};
+use crate::kind::Kinds;
+use crate::ledger::Ledger;
+use crate::observe::observe;
+use crate::pages::NozzlePages;
 use crate::take_in::take_in;
+use crate::tap::{Tap, TapError};
 
 /// A nozzle cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -44,21 +49,75 @@ pub enum Error {
     Admin(#[from] AdminError),
 }
 
-/// A nozzle that runs. Its tasks belong to the lifecycle that it was started with.
-#[derive(Debug)]
+/// A nozzle that runs. Its tasks belong to the lifecycle that it was started with; dropping this stops nothing.
 pub struct Running {
     /// Address of its admin server.
     pub admin_addr: Option<std::net::SocketAddr>,
-    ledger: Arc<Ledger>,
+    pub(crate) nozzle: Nozzle,
+    readiness: Readiness,
+}
+
+/// What is needed to change it.
+pub(crate) struct Nozzle {
+    pub base: Base,
+    pub kinds: Kinds,
+    pub config: Mutex<NozzleConfig>,
+    pub launched: Mutex<BTreeMap<String, Launched>>,
+    /// The kinds of envelopes that are asked for.
+    pub wanted: KindSet,
+    /// The sources that are asked for; all without.
+    pub sources: Option<Vec<String>>,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running")
+            .field("nozzle", &self.nozzle.base.nozzle)
+            .field("admin_addr", &self.admin_addr)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Running {
     /// What it received, delivered and lost.
     #[must_use]
     pub fn report(&self) -> Report {
-        self.ledger.report()
+        self.nozzle.base.ledger.report()
+    }
+
+    /// Its metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.nozzle.base.metrics
+    }
+
+    /// Whether it does its work.
+    #[must_use]
+    pub fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+
+    /// Names of the edges at which [`tap`](Running::tap) can listen: `intake`, and `NAME/in`, `NAME/out`, `NAME/rendered` of
+    /// each destination.
+    #[must_use]
+    pub fn edges(&self) -> Vec<String> {
+        self.nozzle.base.ledger.edges()
+    }
+
+    /// Listens at an edge to the events for which the filter holds; an empty one holds for all.
+    ///
+    /// # Errors
+    /// When there is no such edge, the filter is none, or too many listen already.
+    pub fn tap(&self, edge: &str, filter: &str) -> Result<Tap, TapError> {
+        let ledger = &self.nozzle.base.ledger;
+        ledger.taps.listen(edge, filter, &ledger.edges())
     }
 }
+
+/// Of the time for a stop, what a destination may use: the rest is for those behind it.
+const DRAIN_SHARE: f64 = 0.8;
+/// What was begun of a nozzle that does not start has so long to end.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Starts a nozzle. `upstream` is the pipeline in the same process, where there is one.
 ///
@@ -94,185 +153,116 @@ pub async fn start(
         metrics: Metrics::new(),
         pipelines: lifecycle.stage("destinations"),
         connections: lifecycle.stage("connections"),
-        durable: matches!(config.buffer, BufferConfig::Disk(_)),
+        state: match &config.buffer {
+            BufferConfig::Disk(disk) => Some(disk.path.clone()),
+            BufferConfig::Memory(_) => None,
+        },
         drain: config.nozzle.drain_timeout.0.mul_f64(DRAIN_SHARE),
         directory: None,
         ledger: Arc::new(Ledger::new(&config.nozzle.name, buffer.clone())),
         buffer,
     };
     if let Some(enrichment) = &config.enrichment {
-        let state_dir = match &config.buffer {
-            BufferConfig::Disk(disk) => Some(disk.path.as_path()),
-            BufferConfig::Memory(_) => None,
-        };
-        let names = CloudController::start(enrichment, state_dir, &base.metrics, &base.connections);
+        let (state, connections) = (base.state.as_deref(), &base.connections);
+        let names = CloudController::start(enrichment, state, &base.metrics, connections);
         base.directory = Some(names?);
     }
-    let mut setups = Vec::new();
-    for planned in plans {
-        setups.push(base.connect(planned).await?);
-    }
-    let intake = intake::open(
-        &config.intake,
-        request,
-        config.nozzle.max_silence.0,
-        upstream,
-        &base.metrics,
-        &intake_stage,
-    )
-    .await?;
-    for setup in setups {
-        base.launch(setup);
-    }
-    intake_stage.spawn(
-        "intake",
-        take_in(
-            intake,
-            base.buffer.clone(),
-            Arc::clone(&base.ledger),
-            intake_stage.clone(),
-        ),
-    );
+    observe(&base.metrics, &base.ledger);
+    let opening = async {
+        let mut connected = Vec::new();
+        for planned in plans {
+            connected.push(base.connect(planned).await?);
+        }
+        let intake = intake::open(
+            &config.intake,
+            request,
+            config.nozzle.max_silence.0,
+            upstream,
+            &base.metrics,
+            &intake_stage,
+        )
+        .await?;
+        Ok::<_, Error>((connected, intake))
+    };
+    let (connected, intake) = match opening.await {
+        Ok(opened) => opened,
+        Err(error) => {
+            intake_stage.shutdown(AT_ONCE).await;
+            base.connections.shutdown(AT_ONCE).await;
+            return Err(error);
+        }
+    };
+    let launched = connected.into_iter().map(|one| base.launch(one));
+    let launched = launched.map(|one| (one.config.name.clone(), one)).collect();
+    let ledger = Arc::clone(&base.ledger);
+    let taking = take_in(intake, base.buffer.clone(), ledger, intake_stage.clone());
+    intake_stage.spawn("intake", taking);
+    let readiness = watch(&config, &base, lifecycle);
     let admin_addr = match config.nozzle.admin_addr {
-        Some(addr) => Some(Admin::start(
+        None => None,
+        Some(addr) => Some(Admin::start_with_pages(
             addr,
             base.metrics.clone(),
             base.ledger.clone(),
-            Readiness::default(),
+            readiness.clone(),
             lifecycle,
+            Arc::new(NozzlePages(Arc::clone(&base.ledger))),
         )?),
-        None => None,
     };
     Ok(Running {
         admin_addr,
-        ledger: base.ledger,
+        readiness,
+        nozzle: Nozzle {
+            base,
+            kinds: kinds.clone(),
+            config: Mutex::new(config),
+            launched: Mutex::new(launched),
+            wanted,
+            sources,
+        },
     })
 }
 
-/// Of the time for a stop, what a destination may use: the rest is for those behind it.
-const DRAIN_SHARE: f64 = 0.8;
-
-/// A destination that was read and checked.
-struct Planned {
-    config: DestinationConfig,
-    plan: Arc<dyn Plan>,
-    filter: Filter,
+/// Watches over a nozzle, and tells at the end what was left.
+fn watch(config: &NozzleConfig, base: &Base, lifecycle: &Lifecycle) -> Readiness {
+    let readiness = Readiness::new();
+    let health = Health::new(
+        Arc::clone(&base.ledger),
+        readiness.clone(),
+        config.nozzle.max_silence.0,
+        config.nozzle.max_stuck.0,
+    );
+    lifecycle.spawn("health", health.watch(lifecycle.clone()));
+    lifecycle.account_at_end(base.ledger.clone());
+    // The last stage: everything else has ended when it is told to.
+    let last = lifecycle.stage("last words");
+    let (ledger, durable, told) = (Arc::clone(&base.ledger), base.state.is_some(), last.token());
+    last.spawn("last words", async move {
+        told.cancelled().await;
+        ledger.buffer.sync().await;
+        last_words(&ledger, durable);
+    });
+    readiness
 }
 
-impl Planned {
-    fn kinds(&self) -> KindSet {
-        self.plan.accepts().intersection(self.filter.kinds())
-    }
-}
-
-/// Reads all destinations; their errors are told all at once.
-fn plans(configs: &[DestinationConfig], kinds: &Kinds) -> Result<Vec<Planned>, ConfigErrors> {
-    let mut plans = Vec::new();
-    let mut wrong: Option<ConfigErrors> = None;
-    for config in configs {
-        match plan(config, kinds) {
-            Ok(planned) => plans.push(planned),
-            Err(errors) => match &mut wrong {
-                None => wrong = Some(errors),
-                Some(wrong) => wrong.errors.extend(errors.errors),
-            },
+/// What did not arrive. What is lost so also shows in the exit code: the drain of a destination that was not done was cut
+/// short.
+fn last_words(ledger: &Ledger, durable: bool) {
+    let report = ledger.report();
+    for line in &report.subscriptions {
+        let (destination, events) = (&line.id, line.pending);
+        match (events, durable) {
+            (0, _) => {}
+            (_, true) => tracing::info!(
+                destination,
+                events,
+                "not delivered yet: they are on disk and go on with the next start"
+            ),
+            (_, false) => tracing::error!(
+                destination,
+                events,
+                "not delivered: they were in memory and are lost"
+            ),
         }
-    }
-    match wrong {
-        None => Ok(plans),
-        Some(wrong) => Err(wrong),
-    }
-}
-
-fn plan(config: &DestinationConfig, kinds: &Kinds) -> Result<Planned, ConfigErrors> {
-    let section = &config.section;
-    let kind = kinds
-        .get(&config.kind)
-        .ok_or_else(|| section.error("", format!("`{}` is no kind of destination", config.kind)))?;
-    let filter = match &config.filter {
-        None => Filter::everything(),
-        Some(text) => {
-            Filter::parse(text).map_err(|error| section.error("filter", error.to_string()))?
-        }
-    };
-    Ok(Planned {
-        config: config.clone(),
-        plan: kind.plan(section)?.into(),
-        filter,
-    })
-}
-
-/// What all destinations of a nozzle share.
-struct Base {
-    nozzle: String,
-    metrics: Metrics,
-    pipelines: Lifecycle,
-    connections: Lifecycle,
-    durable: bool,
-    drain: std::time::Duration,
-    directory: Option<Arc<dyn Directory>>,
-    buffer: Buffer,
-    ledger: Arc<Ledger>,
-}
-
-impl Base {
-    /// Starts a destination, without giving it anything yet.
-    async fn connect(&self, planned: Planned) -> Result<Setup, StartError> {
-        let Planned {
-            config,
-            plan,
-            filter,
-        } = planned;
-        let connections = self.connections.stage(&config.name);
-        let destination: Arc<dyn DynDestination> = plan
-            .start(Context {
-                nozzle: self.nozzle.clone(),
-                name: config.name.clone(),
-                metrics: self.metrics.clone(),
-                lifecycle: connections,
-                buffer_id: self.buffer.id().to_owned(),
-                state_dir: None,
-            })
-            .await?;
-        Ok(Setup {
-            nozzle: self.nozzle.clone(),
-            dead_letters: Arc::new(DeadLetters::new(&config.name)),
-            plan,
-            filter,
-            directory: self.directory.clone(),
-            destination,
-            state: Arc::new(State::new()),
-            durable: self.durable,
-            stop: self.pipelines.token(),
-            leave: CancellationToken::new(),
-            drain: self.drain,
-            config,
-        })
-    }
-
-    /// Begins to deliver.
-    fn launch(&self, setup: Setup) {
-        let config = &setup.config;
-        self.ledger.lines.write().push(Line {
-            name: config.name.clone(),
-            kind: config.kind.clone(),
-            selector: config.filter.clone().unwrap_or_else(|| "all".to_owned()),
-            state: Arc::clone(&setup.state),
-        });
-        let name = format!("destination {}", config.name);
-        let (setup, buffer) = (Arc::new(setup), self.buffer.clone());
-        self.pipelines
-            .spawn_restarting(name, RestartPolicy::default(), move || {
-                let (setup, buffer) = (Arc::clone(&setup), buffer.clone());
-                async move {
-                    match buffer.cursor(&setup.config.name) {
-                        Some(cursor) => pipeline::run(setup, cursor).await,
-                        None => tracing::error!(
-                            destination = setup.config.name,
-                            "the buffer has no cursor of this name"
-                        ),
-                    }
-                }
-            });
     }
 }

@@ -1,16 +1,55 @@
 //! From the intake into the buffer.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use loggregator_envelope::Frame;
+use loggregator_envelope::{Frame, Kind};
 use loggregator_service::Lifecycle;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::buffer::Buffer;
-use crate::intake::Intake;
+use crate::event::Event;
+use crate::intake::{Intake, Monitor};
 use crate::ledger::{Ledger, MALFORMED};
+use crate::tap::INTAKE;
+
+/// What others may know of the intake.
+#[derive(Debug)]
+pub(crate) struct IntakeState {
+    last: Mutex<Instant>,
+    monitor: OnceLock<Arc<Monitor>>,
+    upstream_lost: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl IntakeState {
+    pub(crate) fn new() -> IntakeState {
+        IntakeState {
+            last: Mutex::new(Instant::now()),
+            monitor: OnceLock::new(),
+            upstream_lost: Mutex::default(),
+        }
+    }
+
+    /// How long nothing has come.
+    pub(crate) fn silence(&self) -> Duration {
+        self.last.lock().elapsed()
+    }
+
+    /// How the latest stream ended.
+    pub(crate) fn last_error(&self) -> Option<String> {
+        self.monitor.get()?.status().last_error
+    }
+
+    /// Envelopes that the other side says it lost, by its origin.
+    pub(crate) fn upstream_lost(&self) -> Vec<(&'static str, u64)> {
+        let lost = self.upstream_lost.lock();
+        lost.iter().map(|(origin, n)| (*origin, *n)).collect()
+    }
+}
 
 /// Takes in until the nozzle stops or nothing more can come; then nothing more is taken into the buffer.
 pub(crate) async fn take_in(
@@ -20,10 +59,13 @@ pub(crate) async fn take_in(
     lifecycle: Lifecycle,
 ) {
     let stop = lifecycle.token();
+    // There is one intake in the life of a ledger.
+    ledger.intake.monitor.set(intake.monitor()).ok();
     while let Some(Some(batch)) = stop
         .run_until_cancelled(poll_fn(|cx| intake.poll_next(cx)))
         .await
     {
+        *ledger.intake.last.lock() = Instant::now();
         take(batch, &buffer, &ledger).await;
     }
     // What has arrived already would be lost with the connection.
@@ -41,9 +83,12 @@ async fn take(batch: Bytes, buffer: &Buffer, ledger: &Ledger) {
         *ingress.rejected.entry(MALFORMED.to_owned()).or_default() += 1;
         return;
     };
-    let appended = buffer.append(&parsed.frame, now()).await;
+    let frame = &parsed.frame;
+    let received = now();
+    look(frame, received, ledger);
+    let appended = buffer.append(frame, received).await;
     let mut ingress = ledger.ingress.lock();
-    ingress.received += u64::from(parsed.rejected) + parsed.frame.len() as u64;
+    ingress.received += u64::from(parsed.rejected) + frame.len() as u64;
     ingress.accepted += appended.accepted;
     for (reason, n) in [
         (MALFORMED, u64::from(parsed.rejected)),
@@ -51,6 +96,44 @@ async fn take(batch: Bytes, buffer: &Buffer, ledger: &Ledger) {
     ] {
         if n > 0 {
             *ingress.rejected.entry(reason.to_owned()).or_default() += n;
+        }
+    }
+}
+
+/// What is learnt from a frame on the way.
+fn look(frame: &Frame, received: i64, ledger: &Ledger) {
+    ledger.talkers.count(frame);
+    if frame.index().kinds().contains(Kind::Counter) {
+        told_lost(frame, ledger);
+    }
+    if ledger.taps.open() > 0 {
+        let events: Vec<Event> = frame
+            .entries()
+            .iter()
+            .map(|entry| Event::new(0, received, frame.bytes().slice(entry.body())))
+            .collect();
+        ledger.taps.show(INTAKE, events.iter());
+    }
+}
+
+/// The counter by which a doppler or a reverse log proxy tells its reader that it lost something.
+const DROPPED: &str = "dropped";
+const ORIGINS: [&str; 2] = ["loggregator.doppler", "loggregator.rlp"];
+
+/// Counts what the other side says it lost. It stays an event like any other.
+fn told_lost(frame: &Frame, ledger: &Ledger) {
+    let counters = frame.entries().iter().filter(|e| e.kind() == Kind::Counter);
+    for entry in counters {
+        let envelope = frame.envelope(entry);
+        let Some(counter) = envelope.counter().filter(|c| c.name == DROPPED) else {
+            continue;
+        };
+        let tag = |name| envelope.tag(name).unwrap_or_default();
+        let origin = ORIGINS.into_iter().find(|known| *known == tag("origin"));
+        if let (Some(origin), "egress") = (origin, &*tag("direction")) {
+            let mut lost = ledger.intake.upstream_lost.lock();
+            *lost.entry(origin).or_default() += counter.delta;
+            tracing::warn!(origin, envelopes = counter.delta, "lost upstream");
         }
     }
 }

@@ -9,7 +9,8 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::Readiness;
+use super::page::Body;
+use super::{Page, Pages, Readiness};
 use crate::Lifecycle;
 use crate::ledger::Source;
 use crate::logging;
@@ -20,7 +21,9 @@ const MAX_BODY: usize = 4096;
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-type Answer = Response<Full<Bytes>>;
+const LINES: &str = "application/x-ndjson";
+
+type Answer = Response<Body>;
 
 /// What the answers are made from.
 pub(super) struct Routes {
@@ -28,6 +31,7 @@ pub(super) struct Routes {
     pub ledger: Arc<dyn Source>,
     pub readiness: Readiness,
     pub lifecycle: Lifecycle,
+    pub pages: Arc<dyn Pages>,
     /// Whether the listener is on loopback; elsewhere nothing may be changed.
     pub loopback: bool,
 }
@@ -43,11 +47,11 @@ impl Routes {
             path => match (self.page(path), get) {
                 (Some(page), true) => page(self),
                 (Some(_), false) => not_allowed("GET, HEAD"),
-                (None, _) => text(StatusCode::NOT_FOUND, "not found\n"),
+                (None, _) => self.own_page(&request, get),
             },
         };
         if head {
-            answer.map(|_| Full::default())
+            answer.map(|_| Body::default())
         } else {
             answer
         }
@@ -59,7 +63,7 @@ impl Routes {
                 respond(
                     StatusCode::OK,
                     metrics::CONTENT_TYPE,
-                    routes.metrics.encode(),
+                    whole(routes.metrics.encode()),
                 )
             },
             "/healthz" => |_| text(StatusCode::OK, "ok\n"),
@@ -74,6 +78,27 @@ impl Routes {
             },
             _ => return None,
         })
+    }
+
+    /// A page of the component's own.
+    fn own_page(&self, request: &Request<Incoming>, get: bool) -> Answer {
+        let uri = request.uri();
+        match self.pages.page(uri.path(), uri.query().unwrap_or_default()) {
+            None => text(StatusCode::NOT_FOUND, "not found\n"),
+            Some(_) if !get => not_allowed("GET, HEAD"),
+            Some(Page::Json(value)) => json_answer(StatusCode::OK, &value),
+            Some(Page::BadRequest(why)) => text(StatusCode::BAD_REQUEST, format!("{why}\n")),
+            Some(Page::Lines(_)) if !self.private(request) => text(
+                StatusCode::FORBIDDEN,
+                "what people log is shown over loopback, and not to a browser\n",
+            ),
+            Some(Page::Lines(lines)) => respond(StatusCode::OK, LINES, Body::Lines(lines)),
+        }
+    }
+
+    /// Whether the request comes from this machine, and not from a page in a browser.
+    fn private(&self, request: &Request<Incoming>) -> bool {
+        self.loopback && !request.headers().contains_key(ORIGIN)
     }
 
     fn readiness(&self) -> Answer {
@@ -94,7 +119,7 @@ impl Routes {
 
     fn ledger(&self) -> Answer {
         match serde_json::to_vec(&self.ledger.report()) {
-            Ok(body) => respond(StatusCode::OK, JSON, body),
+            Ok(body) => respond(StatusCode::OK, JSON, whole(body)),
             Err(error) => text(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 format!("the ledger cannot be shown: {error}\n"),
@@ -112,7 +137,7 @@ impl Routes {
     }
 
     async fn set_log_level(&self, request: Request<Incoming>) -> Answer {
-        if !self.loopback || request.headers().contains_key(ORIGIN) {
+        if !self.private(&request) {
             return text(
                 StatusCode::FORBIDDEN,
                 "the log level is set over loopback, and not from a browser\n",
@@ -165,15 +190,19 @@ fn not_allowed(allow: &'static str) -> Answer {
 }
 
 fn json_answer(status: StatusCode, value: &serde_json::Value) -> Answer {
-    respond(status, JSON, format!("{value}\n"))
+    respond(status, JSON, whole(format!("{value}\n")))
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    respond(status, TEXT, body)
+    respond(status, TEXT, whole(body))
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+fn whole(body: impl Into<Bytes>) -> Body {
+    Body::Whole(Full::new(body.into()))
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: Body) -> Answer {
+    let mut answer = Response::new(body);
     *answer.status_mut() = status;
     answer
         .headers_mut()

@@ -27,6 +27,28 @@ impl Source for Fixed {
     }
 }
 
+/// Pages of a component's own.
+struct Own;
+
+impl Pages for Own {
+    fn page(&self, path: &str, query: &str) -> Option<Page> {
+        match path {
+            "/own" => Some(Page::Json(serde_json::json!({ "query": query }))),
+            "/lines" => Some(Page::Lines(Box::new(Two(vec!["b", "a"])))),
+            "/bad" => Some(Page::BadRequest("what?".to_owned())),
+            _ => None,
+        }
+    }
+}
+
+struct Two(Vec<&'static str>);
+
+impl Lines for Two {
+    fn poll_line(&mut self, _cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<String>> {
+        std::task::Poll::Ready(self.0.pop().map(str::to_owned))
+    }
+}
+
 struct Started {
     addr: SocketAddr,
     readiness: Readiness,
@@ -47,6 +69,7 @@ fn start_with(limits: Limits) -> Started {
         ledger,
         readiness.clone(),
         &lifecycle,
+        Arc::new(Own),
     )
     .unwrap();
     Started {
@@ -352,4 +375,31 @@ async fn an_address_in_use_is_named() {
     )
     .unwrap_err();
     assert_eq!(error.to_string(), format!("admin server on {}", admin.addr));
+}
+
+#[tokio::test]
+async fn a_component_has_pages_of_its_own() {
+    let started = start();
+    let answer = ask(started.addr, "GET", "/own?a=b", "", "").await;
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (200, "{\"query\":\"a=b\"}\n")
+    );
+    let answer = ask(started.addr, "GET", "/bad", "", "").await;
+    assert_eq!((answer.status, answer.body.as_str()), (400, "what?\n"));
+    let answer = ask(started.addr, "POST", "/own", "", "").await;
+    assert_eq!(answer.status, 405);
+    let answer = ask(started.addr, "GET", "/none", "", "").await;
+    assert_eq!(answer.status, 404);
+}
+
+#[tokio::test]
+async fn lines_come_as_they_are_and_not_to_a_browser() {
+    let started = start();
+    let answer = ask(started.addr, "GET", "/lines", "", "").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.headers["content-type"], "application/x-ndjson");
+    assert_eq!(answer.body, "2\r\na\n\r\n2\r\nb\n\r\n0\r\n\r\n");
+    let answer = ask(started.addr, "GET", "/lines", "Origin: http://evil\r\n", "").await;
+    assert_eq!(answer.status, 403);
 }

@@ -359,6 +359,74 @@ table! {
         NOZZLE_NAMES_SNAPSHOTS: COUNTER, Count, "loggregator_nozzle_names_snapshots_total", ["outcome"],
             "Snapshots of the names written to disk.";
     }
+    "nozzle", "What a nozzle takes in and what becomes of it. `destination` is a destination's name. For each destination, received = delivered + filtered + dropped + dead-lettered + pending; with a buffer on disk these go on over restarts, everything else counts from the start of the process." => {
+        NOZZLE_RECEIVED: COUNTER, Envelopes, "loggregator_nozzle_received_envelopes_total", [],
+            "Envelopes that the intake received.";
+        NOZZLE_ACCEPTED: COUNTER, Envelopes, "loggregator_nozzle_accepted_envelopes_total", [],
+            "Envelopes that the buffer took.";
+        NOZZLE_REJECTED: COUNTER, Envelopes, "loggregator_nozzle_rejected_envelopes_total", ["reason"],
+            "Envelopes that it did not: malformed (a batch whose framing is broken counts as one), or what the buffer gives as its reason (disk_full, disk_error, too_large).";
+        NOZZLE_UPSTREAM_LOST: COUNTER, Envelopes, "loggregator_nozzle_upstream_lost_envelopes_total", ["origin"],
+            "Envelopes that a doppler (loggregator.doppler) or a reverse log proxy (loggregator.rlp) says it lost, in the stream. A Go proxy counts the losses of all its readers.";
+        NOZZLE_SILENCE_SECONDS: GAUGE, Seconds, "loggregator_nozzle_intake_silence_seconds", [],
+            "Time since the last envelope arrived.";
+        NOZZLE_BUFFER_BYTES: GAUGE, Bytes, "loggregator_nozzle_buffer_bytes", [],
+            "Bytes that the buffer holds.";
+        NOZZLE_BUFFER_LIMIT_BYTES: GAUGE, Bytes, "loggregator_nozzle_buffer_limit_bytes", [],
+            "Bytes that it may hold.";
+        NOZZLE_DESTINATION_RECEIVED: COUNTER, Envelopes, "loggregator_nozzle_destination_received_events_total", ["destination"],
+            "Events that the buffer took since the destination was added.";
+        NOZZLE_DELIVERED: COUNTER, Envelopes, "loggregator_nozzle_delivered_events_total", ["destination"],
+            "Events that the destination confirmed and that the cursor has passed.";
+        NOZZLE_DELIVERED_BYTES: COUNTER, Bytes, "loggregator_nozzle_delivered_bytes_total", ["destination"],
+            "Bytes of the envelopes that it confirmed.";
+        NOZZLE_FILTERED: COUNTER, Envelopes, "loggregator_nozzle_filtered_events_total", ["destination", "rule"],
+            "Events left out on purpose: kind (the destination can do nothing with them) or filter (its filter does not hold).";
+        NOZZLE_DROPPED: COUNTER, Envelopes, "loggregator_nozzle_dropped_events_total", ["destination", "reason"],
+            "Events lost: backlog_full (its share of the buffer was full), damaged (the disk gave other bytes back), quota (the app sent too much).";
+        NOZZLE_DEAD_LETTERED: COUNTER, Envelopes, "loggregator_nozzle_dead_lettered_events_total", ["destination", "reason"],
+            "Events that it refused for good: oversize, retries_exhausted, or a reason of its kind.";
+        NOZZLE_PENDING: GAUGE, Envelopes, "loggregator_nozzle_pending_events", ["destination"],
+            "Events that wait for it, those on their way included.";
+        NOZZLE_PENDING_BYTES: GAUGE, Bytes, "loggregator_nozzle_pending_bytes", ["destination"],
+            "Bytes of the buffer that wait for it.";
+        NOZZLE_LAG_SECONDS: GAUGE, Seconds, "loggregator_nozzle_lag_seconds", ["destination"],
+            "Time since the oldest event that waits for it was received; 0 when none waits.";
+        NOZZLE_RETRIED: COUNTER, Envelopes, "loggregator_nozzle_retried_events_total", ["destination", "reason"],
+            "Events that were tried again, by the reason for which they had not been taken.";
+        NOZZLE_FAILURES: COUNTER, Count, "loggregator_nozzle_failures_total", ["destination"],
+            "Batches of which something has to be tried again.";
+        NOZZLE_IN_FLIGHT: GAUGE, Count, "loggregator_nozzle_in_flight_batches", ["destination"],
+            "Batches on their way.";
+        NOZZLE_CONCURRENCY: GAUGE, Count, "loggregator_nozzle_concurrency_limit", ["destination"],
+            "Batches that may be on their way at a time, as the destination's answers suggest.";
+        NOZZLE_BREAKER: GAUGE, Count, "loggregator_nozzle_breaker_state", ["destination"],
+            "Circuit breaker: 0 closed, 1 half-open (one batch at a time is tried), 2 open (nothing is tried).";
+        NOZZLE_BATCH_EVENTS: Kind::Histogram(&[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0]), Envelopes, "loggregator_nozzle_batch_events", ["destination"],
+            "Events per batch that was answered.";
+        NOZZLE_BATCH_BYTES: Kind::Histogram(&[1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0]), Bytes, "loggregator_nozzle_batch_bytes", ["destination"],
+            "Bytes of envelopes per batch that was answered.";
+        NOZZLE_DELIVERY_SECONDS: Kind::Histogram(&[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0]), Seconds, "loggregator_nozzle_delivery_seconds", ["destination"],
+            "Time until a batch was answered, failures included.";
+        NOZZLE_FILTER_EVENTS: COUNTER, Envelopes, "loggregator_nozzle_filter_events_total", ["destination", "outcome"],
+            "Events that the filter looked at: matched, not_matched.";
+        NOZZLE_FILTER_SUSPECT: GAUGE, Count, "loggregator_nozzle_filter_suspect", ["destination", "matched"],
+            "1 when a filter has matched none, or all, of 10,000 events or more.";
+        NOZZLE_QUOTA_NOTICES: COUNTER, Count, "loggregator_nozzle_quota_notices_total", ["destination"],
+            "Lines delivered in the place of events over their quota. They count in no other metric.";
+        NOZZLE_DEAD_LETTER_BYTES: GAUGE, Bytes, "loggregator_nozzle_dead_letter_bytes", ["destination"],
+            "Bytes of dead letters on disk.";
+        NOZZLE_DEAD_LETTERS_GONE: COUNTER, Envelopes, "loggregator_nozzle_dead_letters_gone_total", ["destination", "reason"],
+            "Dead letters that cannot be replayed: evicted (older than what has room), not_kept (there is no disk, or it failed).";
+        NOZZLE_TAPS: GAUGE, Count, "loggregator_nozzle_taps", [],
+            "Taps that are open.";
+        NOZZLE_TAP_LEFT_OUT: COUNTER, Envelopes, "loggregator_nozzle_tap_left_out_events_total", [],
+            "Events that matched a tap and were not shown: more than its rate, or its reader was too slow. Nothing else is affected.";
+        NOZZLE_TOP_LINES: COUNTER, Envelopes, "loggregator_nozzle_top_source_lines_total", ["source_id", "app", "space", "org"],
+            "Log lines of the 20 sources that sent most of them; too large by what the source before had when it took its place.";
+        NOZZLE_TOP_BYTES: COUNTER, Bytes, "loggregator_nozzle_top_source_bytes_total", ["source_id", "app", "space", "org"],
+            "Bytes of envelopes of the 20 sources that sent most of them.";
+    }
 }
 
 /// Every metric of the table.

@@ -9,8 +9,10 @@ mod concurrency;
 mod flight;
 mod lanes;
 pub(crate) mod rate;
+mod retrier;
 mod select;
 mod settle;
+mod sizes;
 pub(crate) mod state;
 mod work;
 
@@ -25,10 +27,12 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use loggregator_envelope::Kind;
 use loggregator_net::Backoff;
+use loggregator_proto::v2;
+use prost::Message as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::buffer::{Cursor, Read};
+use crate::buffer::{Cursor, Lost, Read};
 use crate::config::DestinationConfig;
 use crate::dead_letter::DeadLetters;
 use crate::destination::DynDestination;
@@ -36,7 +40,9 @@ use crate::enrich::Directory;
 use crate::event::Event;
 use crate::filter::Filter;
 use crate::kind::{Limits, Plan};
+use crate::ledger::Ledger;
 use crate::quota::Quota;
+use crate::top;
 
 use self::breaker::Breaker;
 use self::concurrency::Concurrency;
@@ -45,8 +51,12 @@ use self::lanes::Lanes;
 use self::rate::Rate;
 use self::select::Select;
 use self::settle::{Class, Fate, Window};
+pub(crate) use self::sizes::Sizes;
 use self::state::State;
 use self::work::Work;
+
+pub(crate) use self::retrier::Retrier;
+pub(crate) use self::select::suspicion;
 
 /// At least so much is read at a time, however small the batches are.
 const READ_EVENTS: usize = 256;
@@ -66,12 +76,16 @@ pub(crate) struct Setup {
     pub destination: Arc<dyn DynDestination>,
     pub dead_letters: Arc<DeadLetters>,
     pub state: Arc<State>,
+    pub ledger: Arc<Ledger>,
+    pub sizes: Sizes,
     /// Whether what is left at the end is still there at the next start.
     pub durable: bool,
     /// Told to finish what there is, once the buffer takes nothing more.
     pub stop: CancellationToken,
     /// Told to stop at once, for a change of the configuration: nothing is lost, the cursor stays.
     pub leave: CancellationToken,
+    /// Cancelled when its task is done.
+    pub ended: CancellationToken,
     /// How long finishing may take.
     pub drain: Duration,
 }
@@ -84,6 +98,7 @@ pub(crate) struct Pipeline {
     birth: u64,
     window: Window,
     select: Select,
+    edges: [String; 3],
     /// What is being put together, and since when.
     building: Work,
     building_bytes: usize,
@@ -104,19 +119,17 @@ pub(crate) struct Pipeline {
     failed_at_end: bool,
 }
 
-impl Setup {
-    /// What is good for the destination, as the configuration has it.
-    pub(crate) fn limits(&self) -> Limits {
-        let (batch, own) = (&self.config.batch, self.plan.limits());
-        let bytes = batch
-            .bytes
-            .map(|size| usize::try_from(size.0).unwrap_or(usize::MAX));
-        Limits {
-            batch_events: batch.events.unwrap_or(own.batch_events).max(1),
-            batch_bytes: bytes.unwrap_or(own.batch_bytes).max(1),
-            linger: batch.linger.map_or(own.linger, |time| time.0),
-            in_flight: batch.in_flight.unwrap_or(own.in_flight).max(1),
-        }
+/// What is good for a destination, as the configuration has it.
+pub(crate) fn limits(config: &DestinationConfig, plan: &dyn Plan) -> Limits {
+    let (batch, own) = (&config.batch, plan.limits());
+    let bytes = batch
+        .bytes
+        .map(|size| usize::try_from(size.0).unwrap_or(usize::MAX));
+    Limits {
+        batch_events: batch.events.unwrap_or(own.batch_events).max(1),
+        batch_bytes: bytes.unwrap_or(own.batch_bytes).max(1),
+        linger: batch.linger.map_or(own.linger, |time| time.0),
+        in_flight: batch.in_flight.unwrap_or(own.in_flight).max(1),
     }
 }
 
@@ -135,15 +148,16 @@ pub(crate) async fn run(setup: Arc<Setup>, cursor: Cursor) {
         );
     }
     setup.state.end();
+    setup.ended.cancel();
 }
 
 impl Pipeline {
     fn new(setup: Arc<Setup>, cursor: Cursor) -> Pipeline {
         let now = Instant::now();
-        let limits = setup.limits();
         let config = &setup.config;
+        let limits = limits(config, &*setup.plan);
         let (next, account) = cursor.start();
-        let birth = next.saturating_sub(account.total());
+        let birth = cursor.birth();
         let accepts = setup.plan.accepts();
         let mut select = Select::new(accepts, setup.filter.clone(), config.filter.clone());
         select.directory.clone_from(&setup.directory);
@@ -157,6 +171,7 @@ impl Pipeline {
             birth,
             window: Window::new(next, account),
             select,
+            edges: ["in", "out", "rendered"].map(|edge| format!("{}/{edge}", config.name)),
             building: Work::default(),
             building_bytes: 0,
             since: now,
@@ -218,20 +233,49 @@ impl Pipeline {
             self.close_batch();
             return;
         };
+        let setup = Arc::clone(&self.setup);
+        let (state, taps) = (&setup.state, &setup.ledger.taps);
         for lost in read.lost {
-            let fate = self.window.fate(Class::Dropped, lost.reason);
-            self.window.settle_range(lost.range, fate);
+            self.lost(lost);
         }
-        let state = Arc::clone(&self.setup.state);
+        let [edge_in, edge_out, rendered] = &self.edges;
+        taps.show(edge_in, read.events.iter());
         let selected = self
             .select
-            .select(read.events, &mut self.window, &state, now);
-        self.select.suspect(&self.setup.config.name, &state);
+            .select(read.events, &mut self.window, state, now);
+        self.select.suspect(&setup.config.name, state);
+        taps.show(edge_out, selected.events.iter());
+        taps.show_rendered(rendered, &*setup.plan, selected.events.iter());
+        for event in &selected.over {
+            state.lost(event.envelope().source_id(), 1, || top::names(event));
+        }
         for event in selected.events {
-            let notice = selected.notices.contains(&event.seq);
+            let notice = selected.notices.binary_search(&event.seq).is_ok();
             self.build(event, notice, now);
         }
         self.checkpoint(now);
+    }
+
+    /// Counts what the buffer could not keep, and whose it was.
+    fn lost(&mut self, lost: Lost) {
+        let setup = &self.setup;
+        let (from, to) = (lost.range.start, lost.range.end);
+        tracing::warn!(
+            destination = setup.config.name,
+            reason = lost.reason,
+            events = to - from,
+            "events were lost"
+        );
+        for (source_id, n) in &lost.sources {
+            let names = || {
+                let directory = setup.directory.as_ref();
+                let known = directory.and_then(|directory| directory.names(&of_source(source_id)));
+                known.or_else(|| setup.ledger.talkers.names(source_id))
+            };
+            setup.state.lost(source_id, *n, names);
+        }
+        let fate = self.window.fate(Class::Dropped, lost.reason);
+        self.window.settle_range(lost.range, fate);
     }
 
     fn build(&mut self, event: Event, notice: bool, now: Instant) {
@@ -322,6 +366,7 @@ impl Pipeline {
             took,
         } = landed;
         let first = work.first();
+        self.setup.sizes.landed(&work, took);
         let notices = work.notices.clone();
         let attempt = work.attempt;
         let verdict = work.judge(delivery, self.setup.config.retry.attempts);
@@ -329,7 +374,7 @@ impl Pipeline {
         let over = self.window.fate(Class::Dropped, crate::quota::QUOTA);
         let state = Arc::clone(&self.setup.state);
         for seq in &verdict.taken {
-            if notices.contains(seq) {
+            if notices.binary_search(seq).is_ok() {
                 state.notices.fetch_add(1, Ordering::Relaxed);
                 self.window.settle(*seq, over);
             } else {
@@ -343,7 +388,7 @@ impl Pipeline {
         let (notes, dead): (Vec<_>, Vec<_>) = verdict
             .dead
             .into_iter()
-            .partition(|(event, _)| notices.contains(&event.seq));
+            .partition(|(event, _)| notices.binary_search(&event.seq).is_ok());
         for (event, _) in notes {
             self.window.settle(event.seq, over);
         }
@@ -379,6 +424,7 @@ impl Pipeline {
             }
             Some(why) => {
                 self.failed_at_end |= self.draining.is_some();
+                state.failures.fetch_add(1, Ordering::Relaxed);
                 state.set_trouble(Some(why.to_string()));
                 let asked = verdict.after.unwrap_or_default();
                 if now
@@ -462,6 +508,15 @@ impl Pipeline {
         let in_vain = self.failed_at_end && self.flights.is_empty();
         self.setup.durable && (in_vain || now >= since + self.setup.drain)
     }
+}
+
+/// An event of which nothing but the source is known.
+fn of_source(source_id: &str) -> Event {
+    let envelope = v2::Envelope {
+        source_id: source_id.to_owned(),
+        ..v2::Envelope::default()
+    };
+    Event::new(0, 0, envelope.encode_to_vec().into())
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -1,13 +1,22 @@
 //! What others may know of a running pipeline: metrics, the ledger, readiness.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
+use loggregator_service::ledger::SourceLoss;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{breaker, settle};
 use crate::account::Account;
+use crate::event::Names;
+use crate::top::{Slot, Top};
+
+/// Sources whose losses are counted; the biggest losers are always among them.
+const LOSERS: usize = 200;
+/// Of these so many stand in the ledger.
+const LISTED: usize = 32;
 
 /// Written by the pipeline, read by everybody else. Plain numbers are relaxed: each stands for itself.
 #[derive(Debug)]
@@ -15,6 +24,10 @@ pub(crate) struct State {
     /// Number of the first event that concerned the destination; and the account of those between it and the cursor.
     settled: Mutex<(u64, Account)>,
     pub delivered_bytes: AtomicU64,
+    /// Batches of which something has to be tried again.
+    pub failures: AtomicU64,
+    /// Whose events were lost, since the start.
+    losses: Mutex<Top>,
     /// Let pass by the filter, and not, since the start.
     pub matched: AtomicU64,
     pub unmatched: AtomicU64,
@@ -39,6 +52,8 @@ impl State {
         State {
             settled: Mutex::default(),
             delivered_bytes: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            losses: Mutex::new(Top::new(LOSERS)),
             matched: AtomicU64::new(0),
             unmatched: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
@@ -94,6 +109,32 @@ impl State {
     /// Events that were tried again, by reason, since the start.
     pub(crate) fn retries(&self) -> BTreeMap<String, u64> {
         self.retries.lock().clone()
+    }
+
+    /// So many events of a source were lost; of one of them more may be known.
+    pub(crate) fn lost(&self, source_id: &str, n: u64, names: impl FnOnce() -> Option<Arc<Names>>) {
+        let hash = loggregator_envelope::source_hash(source_id.as_bytes());
+        let mut losses = self.losses.lock();
+        let slot = losses.add(hash, source_id, n);
+        if slot.names.is_none() {
+            slot.names = names();
+        }
+    }
+
+    /// Whose events were lost, since the start; the biggest losers first.
+    pub(crate) fn losses(&self) -> Vec<SourceLoss> {
+        let biggest = self.losses.lock().biggest(LISTED);
+        let loss = |slot: Slot| {
+            let [app, space, org] = slot.names().map(str::to_owned);
+            SourceLoss {
+                dropped: slot.count,
+                app,
+                space,
+                org,
+                source_id: slot.source_id.into(),
+            }
+        };
+        biggest.into_iter().map(loss).collect()
     }
 
     /// Something was settled, or there was nothing to settle.

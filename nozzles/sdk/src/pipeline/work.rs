@@ -15,7 +15,7 @@ pub(crate) const OVERSIZE: &str = "oversize";
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Work {
     pub events: Vec<Event>,
-    /// Numbers of those of them that stand in the place of an event over its quota; see [`crate::quota`].
+    /// Numbers of those of them that stand in the place of an event over its quota, in order; see [`crate::quota`].
     pub notices: Vec<u64>,
     /// How often these were tried.
     pub attempt: u32,
@@ -139,7 +139,7 @@ impl Work {
                             .dead
                             .push((event, Reason::new(RETRIES_EXHAUSTED, detail)));
                     } else {
-                        if self.notices.contains(&event.seq) {
+                        if self.notices.binary_search(&event.seq).is_ok() {
                             again.notices.push(event.seq);
                         }
                         again.events.push(event);
