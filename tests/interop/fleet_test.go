@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -19,6 +20,7 @@ import (
 	"loggregator/interop/internal/clients"
 	"loggregator/interop/internal/fake"
 	"loggregator/interop/internal/platform"
+	"loggregator/interop/internal/sequence"
 )
 
 // Fleets in which some programs are the platform's: our readers against its routers, its readers and agents against ours.
@@ -163,6 +165,58 @@ func goProxyOptions() []grpc.DialOption {
 		grpc.WithKeepaliveParams(clients.ConsumerKeepAlive),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(clients.ProxyLimit)),
 		grpc.WithDisableServiceConfig(),
+	}
+}
+
+// A Go router cannot be asked for the end of a stream; it answers that it does not know how, and goes on sending.
+func TestFleet_OurProgramsStopInFrontOfGoRouters(t *testing.T) {
+	t.Parallel()
+	doppler := fakeRouter(t, everyMethod)
+	controller := running(t, platform.TrafficController(certificates.trafficController, doppler.Addr))
+	proxy := running(t, platform.ReverseLogProxy(certificates.reverseLogProxy, doppler.Addr))
+	consumer := consumerOf(t, controller)
+	consumer.Once = true
+	stream := closing(t, consumer.Firehose("v1", suiteToken, ""))
+	reader, err := connectorTo(t, proxy).Stream(cancelled(t), &v2.EgressBatchRequest{
+		ShardId: "v2", Selectors: []*v2.Selector{anyLog(suiteApp)},
+	})
+	must(t, err)
+
+	v1, v2 := next(t, "a v1 subscription", doppler.V1, within), next(t, "a v2 subscription", doppler.V2, within)
+	flood := func(send func(number int) error) {
+		for number := 1; send(number) == nil; number++ {
+		}
+	}
+	go flood(func(n int) error { return v1.SendEnvelope(v1Log(suiteApp, fmt.Sprint("number ", n))) })
+	go flood(func(n int) error { return v2.Send(sequence.Log(suiteApp, n)) })
+	trackers := map[*platform.Component]*sequence.Tracker{controller: sequence.Track(suiteApp), proxy: sequence.Track(suiteApp)}
+	go func() {
+		for envelope := range stream.Envelopes {
+			trackers[controller].V1(envelope)
+		}
+	}()
+	go func() {
+		for batch := range reader.Batches {
+			for _, envelope := range batch {
+				trackers[proxy].V2(envelope)
+			}
+		}
+	}()
+	for component, tracker := range trackers {
+		eventually(t, "logs flow", func() bool { return tracker.Last() > 1000 })
+		must(t, component.Terminate())
+	}
+	for _, gone := range []<-chan struct{}{v1.Context.Done(), v2.Context.Done()} {
+		select {
+		case <-gone:
+		case <-time.After(patience):
+			t.Error("the router's stream does not end")
+		}
+	}
+	for _, tracker := range trackers {
+		if gaps := tracker.Gaps(1, tracker.Last()); len(gaps) != 0 {
+			t.Errorf("up to %d, the client lacks %v", tracker.Last(), gaps)
+		}
 	}
 }
 

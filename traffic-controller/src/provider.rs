@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use loggregator_envelope::{Flags, survey};
@@ -25,6 +26,10 @@ pub trait Envelopes: Send + 'static {
     /// counted.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>>;
 
+    /// Asks for the end of the subscription: [`poll_next`](Envelopes::poll_next) gives what is under way, so that all that the
+    /// proxy counts as delivered is there, and then `None`, after this time at the latest.
+    fn finish(&mut self, within: Duration);
+
     /// Ends the subscription; returns how many envelopes had arrived and were not taken, so that they can be booked. A batch
     /// whose framing is broken counts as one. What nobody but this reader could count is counted to [`MOST_COUNTED`].
     fn close(mut self: Box<Self>) -> u64 {
@@ -33,10 +38,15 @@ pub trait Envelopes: Send + 'static {
         while left < MOST_COUNTED
             && let Poll::Ready(Some(Ok(batch))) = self.poll_next(&mut cx)
         {
-            left += survey(&batch, Flags::default()).map_or(1, |survey| survey.envelopes as u64);
+            left += envelopes_in(&batch);
         }
         left
     }
+}
+
+/// How many envelopes a batch holds; one whose framing is broken counts as one.
+pub(crate) fn envelopes_in(batch: &Bytes) -> u64 {
+    survey(batch, Flags::default()).map_or(1, |survey| survey.envelopes as u64)
 }
 
 /// A provider that always has one more is not counted to its end when its reader leaves.

@@ -73,8 +73,9 @@ impl Stack {
                 .map(|n| lifecycle.stage(&format!("doppler-{n}")))
                 .collect(),
             web: lifecycle.stage("traffic-controller"),
-            rlp: lifecycle.stage("rlp"),
+            // Before the proxy whose streams it reads: it asks them for their end, and can tell its clients that it goes.
             gateway: lifecycle.stage("rlp-gateway"),
+            rlp: lifecycle.stage("rlp"),
             nozzles: lifecycle.stage("nozzles"),
         };
         let started = Self::start_on(plan, nozzles, &stages).await;

@@ -1,6 +1,7 @@
 //! Subscriptions: v2 by selectors, v1 by shard and filter.
 
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use loggregator_proto::plumbing::SubscriptionRequest;
@@ -80,9 +81,11 @@ impl EgressStream {
         self.merge.reconnects()
     }
 
-    /// Asks for no more: [`next`](EgressStream::next) yields what has already arrived, and then `None`.
-    pub fn stop(&mut self) {
-        self.merge.stop();
+    /// Ends the subscription without losing what is under way: every server is asked to end its stream behind what it has
+    /// sent. Read on until the end (`None`), which comes after this time at the latest. Servers that do not know how, such as the
+    /// Go ones, are read as far as their answer. [`close`](EgressStream::close) instead leaves at once.
+    pub fn finish(&mut self, within: Duration) {
+        self.merge.finish(within);
     }
 
     /// Ends the subscription and counts what had arrived unread.
@@ -142,6 +145,13 @@ impl V1Stream {
     #[must_use]
     pub fn stats(&self) -> StreamStats {
         self.merge.stats()
+    }
+
+    /// Ends the subscription without losing what is under way: every doppler is asked to end its stream behind what it has
+    /// sent. Read on until the end (`None`), which comes after this time at the latest. Servers that do not know how, such as the
+    /// Go ones, are read as far as their answer. [`close`](V1Stream::close) instead leaves at once.
+    pub fn finish(&mut self, within: Duration) {
+        self.merge.finish(within);
     }
 
     /// Ends the subscription and counts what had arrived unread.

@@ -115,7 +115,7 @@ struct Call {
     failures: usize,
 }
 
-/// The merged stream. Never ends by itself as long as the set exists.
+/// The merged stream. Never ends by itself as long as the set exists, unless it was asked to finish.
 pub(crate) struct Merge {
     request: Bytes,
     path: &'static str,
@@ -128,12 +128,12 @@ pub(crate) struct Merge {
     calls: Vec<Call>,
     /// Whose turn it is.
     turn: usize,
+    /// No call is made any more.
+    finishing: bool,
     batches: u64,
     bytes: u64,
     reconnects: u64,
     last_error: Option<Status>,
-    /// Nothing is asked for any more.
-    stopped: bool,
 }
 
 impl Merge {
@@ -155,11 +155,11 @@ impl Merge {
             change: next_change(peers),
             calls: Vec::new(),
             turn: 0,
+            finishing: false,
             batches: 0,
             bytes: 0,
             reconnects: 0,
             last_error: None,
-            stopped: false,
         };
         merge.follow(&first);
         merge
@@ -185,32 +185,9 @@ impl Merge {
         self.reconnects
     }
 
-    /// Makes no more calls. What has arrived is still there; a call with nothing more is ended.
-    pub(crate) fn stop(&mut self) {
-        self.stopped = true;
-        self.calls
-            .retain(|call| matches!(call.state, State::Open(_)));
-    }
-
-    fn next_arrived(&mut self) -> Option<Batch> {
-        while let Some(call) = self.calls.first_mut() {
-            if let State::Open(messages) = &mut call.state
-                && let Some(Ok(bytes)) = messages.try_next_buffered()
-            {
-                let doppler = Arc::clone(call.peer.addr());
-                return Some(Batch { bytes, doppler });
-            }
-            self.calls.swap_remove(0);
-        }
-        None
-    }
-
     /// The next message of any doppler.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Batch>> {
-        if self.stopped {
-            return Poll::Ready(self.next_arrived());
-        }
-        if !self.poll_set(cx) {
+        if !self.poll_set(cx) || self.finishing && self.calls.is_empty() {
             return Poll::Ready(None);
         }
         let mut i = 0;
@@ -234,7 +211,25 @@ impl Merge {
                 Poll::Pending => i += 1,
             }
         }
+        if self.finishing && self.calls.is_empty() {
+            return Poll::Ready(None);
+        }
         Poll::Pending
+    }
+
+    /// Has every doppler end its call behind what it has sent; [`poll_next`](Merge::poll_next) gives what is under way, and
+    /// then the end, after this time at the latest.
+    pub(crate) fn finish(&mut self, within: Duration) {
+        if std::mem::replace(&mut self.finishing, true) {
+            return;
+        }
+        self.calls.retain_mut(|call| match &mut call.state {
+            State::Open(messages) => {
+                messages.finish(within);
+                true
+            }
+            State::Opening(_) | State::Waiting(_) => false,
+        });
     }
 
     /// As [`poll_next`](Merge::poll_next), for a caller that has a moment to await it.
@@ -330,6 +325,9 @@ impl Merge {
     }
 
     fn follow(&mut self, peers: &Peers) {
+        if self.finishing {
+            return;
+        }
         for peer in peers.iter() {
             if !self.calls.iter().any(|call| Arc::ptr_eq(&call.peer, peer)) {
                 let opening = open(peer, self.path, &self.request);
@@ -386,7 +384,7 @@ impl Merge {
                 None => Failure::Call(Status::ok()),
             },
         };
-        if call.peer.left().is_cancelled() {
+        if self.finishing || call.peer.left().is_cancelled() {
             return Poll::Ready(Some(Err(())));
         }
         self.again(at, ended);

@@ -109,8 +109,10 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
     lifecycle.account_at_end(Arc::clone(&accounts) as _);
     let requests = Arc::new(Requests::default());
     let access_log = access_log(&config, lifecycle)?;
+    let finish_within = config.write_timeout.min(config.drain_timeout) * 2 / 3;
     let parking = Parking::new(
         config.resume_grace,
+        finish_within,
         config.max_streams,
         Arc::clone(&accounts),
         lifecycle.clone(),
@@ -146,6 +148,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
             heartbeat: config.heartbeat_interval,
             recheck_patience: config.recheck_patience,
             farewell: config.write_timeout,
+            finish: finish_within,
         },
         stop: lifecycle.token(),
     };
@@ -243,7 +246,7 @@ fn provider(
                 "client certificates",
                 Arc::clone(&tls).watch(config.reload_interval, lifecycle.token()),
             );
-            let grpc = Grpc::new(addr, server_name, Arc::clone(&tls));
+            let grpc = Grpc::new(addr, server_name, Arc::clone(&tls), config.provider_wait);
             let channel = grpc.channel().clone();
             let condition = readiness.condition("reverse log proxy");
             lifecycle.spawn(

@@ -95,6 +95,8 @@ pub struct Config {
     pub resume_grace: Duration,
     /// From the last event of a stream to a heartbeat.
     pub heartbeat_interval: Duration,
+    /// How long a new stream waits for a reverse log proxy that is away.
+    pub provider_wait: Duration,
     /// How long a stream goes on when nobody can say whether its reader may still read.
     pub recheck_patience: Duration,
     /// Streams open at once.
@@ -132,6 +134,7 @@ impl Config {
             stream_timeout: Duration::from_secs(14 * 60),
             resume_grace: Duration::from_secs(10),
             heartbeat_interval: Duration::from_secs(15),
+            provider_wait: Duration::from_secs(2),
             recheck_patience: Duration::from_secs(600),
             max_streams: 2000,
             max_connections: 10_000,
@@ -168,6 +171,7 @@ impl Config {
             stream_timeout: reader.value("STREAM_TIMEOUT"),
             resume_grace: reader.value("GATEWAY_RESUME_GRACE"),
             heartbeat_interval: reader.value("GATEWAY_HEARTBEAT_INTERVAL"),
+            provider_wait: reader.value("GATEWAY_PROVIDER_WAIT"),
             recheck_patience: reader.value("GATEWAY_RECHECK_PATIENCE"),
             max_streams: reader.value::<NonZeroUsize>("GATEWAY_MAX_STREAMS").get(),
             max_connections: reader
@@ -406,6 +410,7 @@ mod tests {
             ("STREAM_TIMEOUT", "1s"),
             ("GATEWAY_RESUME_GRACE", "0s"),
             ("GATEWAY_HEARTBEAT_INTERVAL", "2s"),
+            ("GATEWAY_PROVIDER_WAIT", "13s"),
             ("GATEWAY_RECHECK_PATIENCE", "12s"),
             ("GATEWAY_MAX_STREAMS", "3"),
             ("GATEWAY_MAX_CONNECTIONS", "4"),
@@ -431,6 +436,7 @@ mod tests {
             stream_timeout: secs(1),
             resume_grace: Duration::ZERO,
             heartbeat_interval: secs(2),
+            provider_wait: secs(13),
             recheck_patience: secs(12),
             max_streams: 3,
             max_connections: 4,

@@ -3,29 +3,33 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
-use http::{Method, Version};
+use http::{Method, StatusCode, Version};
 use http_body_util::BodyExt as _;
+use loggregator_net::grpc::Status;
 use loggregator_net::http::{Handler, Request, Response, full};
 use loggregator_proto::v2::EgressBatchRequest;
 use loggregator_proto::v2::selector::Message;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::access::{AccessControl, Credentials, Denied, Plus, unescape};
 use crate::accounts::{Accounts, Identity};
 use crate::gateway::READ;
 use crate::gateway::access_log::{AccessLog, Entry};
 use crate::gateway::answers::Refusal;
-use crate::gateway::parked::{Parking, Place};
+use crate::gateway::parked::{Ahead, Parking, Place, Resumed};
 use crate::gateway::query::Query;
 use crate::gateway::stream::{Parts, Question, Stream, Times};
-use crate::provider::Provider;
+use crate::provider::{Envelopes, Provider};
 use crate::urls;
 use crate::websocket::web::answers;
 
@@ -77,8 +81,9 @@ impl Handler for Door {
                 requests: Arc::clone(&front.requests),
                 entry: Some(entry),
             };
-            let answer = front.route(&request, peer).await;
-            unanswered.answer(answer)
+            // Nothing is shared with a request that could be left half changed: what it holds it gives back when dropped.
+            let route = AssertUnwindSafe(front.route(&request, peer)).catch_unwind();
+            unanswered.answer(route.await.unwrap_or_else(|_| panicked(peer)))
         })
     }
 }
@@ -175,13 +180,19 @@ impl Front {
             selector: selector(&asked),
             endpoint: READ,
         };
-        let source = match self.parking.resume(&place) {
+        let (ahead, parked) = match self.parking.resume(&place) {
+            Some(Resumed { ahead, source }) => (ahead, source),
+            None => (Ahead::default(), None),
+        };
+        let source = match parked {
             Some(source) => source,
-            None => self.provider.open(asked).await.map_err(|status| {
+            None => self.open(asked).await.map_err(|status| {
+                self.parking.lost(ahead.envelopes(), identity.clone());
                 warn!(%peer, "cannot start a stream at the reverse log proxy: {}", status.go());
                 Refusal::StreamingUnavailable
             })?,
         };
+        let source = ahead.of(source);
         let stream = Stream::new(Parts {
             source,
             account: self.accounts.open(identity, false),
@@ -195,6 +206,21 @@ impl Front {
         });
         Ok(event_stream(stream, request.version()))
     }
+
+    /// Asks the reverse log proxy, unless the gateway stops meanwhile.
+    async fn open(&self, asked: EgressBatchRequest) -> Result<Box<dyn Envelopes>, Status> {
+        let opened = self.stop.run_until_cancelled(self.provider.open(asked));
+        let stopping = || Err(Status::unavailable("the gateway is stopping"));
+        opened.await.unwrap_or_else(stopping)
+    }
+}
+
+/// The answer in place of one whose making panicked, as the Go gateway's.
+fn panicked(peer: SocketAddr) -> Response {
+    error!(%peer, "a request's handler panicked");
+    let mut answer = Response::new(full(Bytes::new()));
+    *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    answer
 }
 
 fn event_stream(stream: Stream, version: Version) -> Response {

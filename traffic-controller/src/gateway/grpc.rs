@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use loggregator_client::Connector;
-use loggregator_net::ClientTls;
 use loggregator_net::grpc::{Channel, Messages, Status};
+use loggregator_net::{Backoff, ClientTls};
 use loggregator_proto::rpc;
 use loggregator_proto::v2::EgressBatchRequest;
 use loggregator_service::admin::Condition;
@@ -19,26 +19,46 @@ use crate::provider::{Envelopes, Opening, Provider};
 /// How long a connection that stands is left alone before it is looked at again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// The longest pause between attempts to connect. The proxy is one, mostly on the same machine, and it is soon back.
+const RETRY_WITHIN: Duration = Duration::from_secs(1);
+
 /// Reads a reverse log proxy over one connection that all streams share.
-pub(crate) struct Grpc(Channel);
+pub(crate) struct Grpc {
+    channel: Channel,
+    wait: Duration,
+}
 
 impl Grpc {
-    /// Connects to `addr`, whose certificate must carry `server_name`, when first asked.
-    pub(crate) fn new(addr: &str, server_name: &str, tls: Arc<ClientTls>) -> Self {
-        Self(Connector::new(server_name, Some(tls)).channel(addr))
+    /// Connects to `addr`, whose certificate must carry `server_name`, when first asked. While it is away, streams that are
+    /// to be opened wait for so long.
+    pub(crate) fn new(addr: &str, server_name: &str, tls: Arc<ClientTls>, wait: Duration) -> Self {
+        let mut connector = Connector::new(server_name, Some(tls));
+        connector.settings.backoff = Backoff::new(Duration::from_millis(50), RETRY_WITHIN);
+        let channel = connector.channel(addr);
+        Self { channel, wait }
     }
 
     /// The connection.
     pub(crate) fn channel(&self) -> &Channel {
-        &self.0
+        &self.channel
     }
+}
+
+/// Waits until the connection stands, for so long at most.
+async fn connected(channel: &Channel, within: Duration) {
+    let ready = async { while channel.ready().await.is_err() {} };
+    // If it does not, the call that follows says why.
+    drop(tokio::time::timeout(within, ready).await);
 }
 
 impl Provider for Grpc {
     fn open(&self, request: EgressBatchRequest) -> Opening {
-        let channel = self.0.clone();
+        let (channel, wait) = (self.channel.clone(), self.wait);
         Box::pin(async move {
             let request = request.encode_to_vec().into();
+            if !wait.is_zero() {
+                connected(&channel, wait).await;
+            }
             let messages = channel
                 .server_stream(rpc::EGRESS_BATCHED_RECEIVER, request)
                 .await?;
@@ -52,6 +72,10 @@ struct Batches(Messages);
 impl Envelopes for Batches {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
         self.0.poll_next(cx)
+    }
+
+    fn finish(&mut self, within: Duration) {
+        self.0.finish(within);
     }
 }
 

@@ -2,15 +2,19 @@
 //!
 //! A response ends after its time; the reader connects again and asks for the same. What the reverse log proxy has already
 //! sent would be lost if its stream were cancelled with the response, so the stream is parked, unread, and the next
-//! response goes on with it. Nobody comes: it is ended, and what it held is counted.
+//! response goes on with it. Nobody comes: it is ended, and what it held is counted. One whose proxy went meanwhile is not gone
+//! on with; what had arrived on it is given to the reader before what comes on a new one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use loggregator_net::grpc::Status;
 use loggregator_proto::v2::EgressBatchRequest;
 use loggregator_service::Lifecycle;
 use parking_lot::Mutex;
@@ -19,7 +23,11 @@ use tokio::sync::oneshot;
 
 use crate::access::Credentials;
 use crate::accounts::{Accounts, Identity};
-use crate::provider::Envelopes;
+use crate::provider::{Envelopes, envelopes_in};
+
+/// Bytes that may be taken from a parked subscription to see whether it has ended: more than waits in the window of a stream
+/// from the reverse log proxy.
+const LOOK_AHEAD: usize = 1024 * 1024;
 
 /// Why what a parked subscription held was lost.
 pub(crate) const NOT_RESUMED: &str = "not_resumed";
@@ -46,6 +54,8 @@ impl Place {
 /// All parked subscriptions.
 pub(crate) struct Parking {
     grace: Duration,
+    /// How long the reverse log proxy may take to end a stream.
+    finish: Duration,
     /// Most of them at a time; further ones are ended at once.
     limit: usize,
     lots: Mutex<Lots>,
@@ -72,15 +82,18 @@ struct Parked {
 }
 
 impl Parking {
-    /// Parks for `grace` at most, and at most `limit` at a time. A grace of zero parks nothing.
+    /// Parks for `grace` at most, and at most `limit` at a time. A grace of zero parks nothing. `finish`: how long the reverse
+    /// log proxy may take to end a stream that nobody goes on with.
     pub(crate) fn new(
         grace: Duration,
+        finish: Duration,
         limit: usize,
         accounts: Arc<Accounts>,
         lifecycle: Lifecycle,
     ) -> Arc<Self> {
         Arc::new(Self {
             grace,
+            finish,
             limit,
             lots: Mutex::default(),
             accounts,
@@ -133,28 +146,37 @@ impl Parking {
                 .remove(&request, |parked| parked.number == number);
             if let Some(left) = left {
                 parking.expired.fetch_add(1, Ordering::Relaxed);
-                parking.write_off(left.source, left.identity);
+                parking.write_off(left.source, left.identity).await;
             }
         });
         Ok(())
     }
 
     /// The subscription that was parked longest at this place.
-    pub(crate) fn resume(&self, place: &Place) -> Option<Box<dyn Envelopes>> {
+    pub(crate) fn resume(&self, place: &Place) -> Option<Resumed> {
         let found = self
             .lots
             .lock()
             .remove(&place.request, |parked| parked.place == *place)?;
         self.resumed.fetch_add(1, Ordering::Relaxed);
-        Some(found.source)
+        Some(Resumed::of(found.source))
     }
 
-    /// Ends a subscription that nobody goes on with; what has arrived for it is lost and counted.
-    fn write_off(&self, source: Box<dyn Envelopes>, identity: Identity) {
-        let lost = source.close();
-        if lost > 0 {
+    /// Ends a subscription that nobody goes on with; what has arrived for it, or still does, is lost and counted.
+    async fn write_off(&self, mut source: Box<dyn Envelopes>, identity: Identity) {
+        source.finish(self.finish);
+        let mut lost = 0;
+        while let Some(Ok(batch)) = poll_fn(|cx| source.poll_next(cx)).await {
+            lost += envelopes_in(&batch);
+        }
+        self.lost(lost, identity);
+    }
+
+    /// Counts what nobody goes on with.
+    pub(crate) fn lost(&self, envelopes: u64, identity: Identity) {
+        if envelopes > 0 {
             let account = self.accounts.open(identity, false);
-            account.received(lost);
+            account.received(envelopes);
             account.ended(NOT_RESUMED);
         }
     }
@@ -179,5 +201,79 @@ impl Lots {
         }
         self.parked -= 1;
         Some(parked)
+    }
+}
+
+/// A subscription that was parked.
+pub(crate) struct Resumed {
+    /// What arrived on it meanwhile.
+    pub(crate) ahead: Ahead,
+    /// `None`: it has ended behind that.
+    pub(crate) source: Option<Box<dyn Envelopes>>,
+}
+
+impl Resumed {
+    fn of(mut source: Box<dyn Envelopes>) -> Self {
+        let mut ahead = Ahead::default();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut bytes = 0;
+        while bytes < LOOK_AHEAD {
+            match source.poll_next(&mut cx) {
+                Poll::Ready(Some(Ok(batch))) => {
+                    bytes += batch.len();
+                    ahead.0.push_back(batch);
+                }
+                Poll::Ready(_) => {
+                    return Self {
+                        ahead,
+                        source: None,
+                    };
+                }
+                Poll::Pending => break,
+            }
+        }
+        let source = Some(source);
+        Self { ahead, source }
+    }
+}
+
+/// Batches that come before what a subscription gives.
+#[derive(Default)]
+pub(crate) struct Ahead(VecDeque<Bytes>);
+
+impl Ahead {
+    /// How many envelopes.
+    pub(crate) fn envelopes(&self) -> u64 {
+        self.0.iter().map(envelopes_in).sum()
+    }
+
+    /// These, and then what the subscription gives.
+    pub(crate) fn of(self, then: Box<dyn Envelopes>) -> Box<dyn Envelopes> {
+        if self.0.is_empty() {
+            return then;
+        }
+        Box::new(Chained { ahead: self, then })
+    }
+}
+
+struct Chained {
+    ahead: Ahead,
+    then: Box<dyn Envelopes>,
+}
+
+impl Envelopes for Chained {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
+        match self.ahead.0.pop_front() {
+            Some(batch) => Poll::Ready(Some(Ok(batch))),
+            None => self.then.poll_next(cx),
+        }
+    }
+
+    fn finish(&mut self, within: Duration) {
+        self.then.finish(within);
+    }
+
+    fn close(self: Box<Self>) -> u64 {
+        self.ahead.envelopes() + self.then.close()
     }
 }

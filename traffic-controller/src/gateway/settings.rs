@@ -106,6 +106,12 @@ const OWN: &[Setting] = &[
         "How long a stream that ended with STREAM_TIMEOUT is kept for its client to go on with. 0s: not at all.",
     ),
     Setting::new(
+        "GATEWAY_PROVIDER_WAIT",
+        "2s",
+        "How long a new stream waits for a reverse log proxy that is away before it is answered with 503, so that the proxy may \
+         be restarted under clients that give up after a few attempts. 0s: not at all.",
+    ),
+    Setting::new(
         "GATEWAY_HEARTBEAT_INTERVAL",
         "15s",
         "From the last event of a stream to a heartbeat.",

@@ -81,6 +81,10 @@ impl Envelopes for Items {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
         self.0.poll_recv(cx).map(|batch| batch.map(Ok))
     }
+
+    fn finish(&mut self, _: Duration) {
+        self.0.close();
+    }
 }
 
 /// Ends every stream at once.
@@ -104,6 +108,7 @@ const TIMES: Times = Times {
     heartbeat: Duration::from_secs(15),
     recheck_patience: Duration::from_secs(10),
     farewell: Duration::from_secs(60),
+    finish: Duration::from_secs(2),
 };
 
 /// A stream whose access is judged by the script, and the way to feed it.
@@ -139,7 +144,13 @@ fn stream_of(
         account: accounts.open(identity, false),
         times: TIMES,
         allowed: first.unwrap(),
-        parking: Parking::new(Duration::ZERO, 1, Arc::clone(accounts), Lifecycle::new()),
+        parking: Parking::new(
+            Duration::ZERO,
+            TIMES.finish,
+            1,
+            Arc::clone(accounts),
+            Lifecycle::new(),
+        ),
         place: Place::of(&request, &who, [127, 0, 0, 1].into()),
         question: Question {
             access,
@@ -254,6 +265,8 @@ impl Envelopes for Last {
     fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
         Poll::Ready(self.0.take())
     }
+
+    fn finish(&mut self, _: Duration) {}
 }
 
 #[tokio::test]
@@ -397,7 +410,13 @@ fn front(access: Arc<dyn AccessControl>, access_log: AccessLog, stop: Cancellati
     Front {
         access,
         provider: Arc::new(Nothing),
-        parking: Parking::new(Duration::ZERO, 1, Arc::clone(&accounts), Lifecycle::new()),
+        parking: Parking::new(
+            Duration::ZERO,
+            TIMES.finish,
+            1,
+            Arc::clone(&accounts),
+            Lifecycle::new(),
+        ),
         accounts,
         requests: Arc::new(Requests::default()),
         access_log,
@@ -513,4 +532,46 @@ async fn a_client_that_leaves_before_its_answer_is_logged_and_counted() {
     let (_, line) = text.split_once("] ").unwrap();
     assert_eq!(line, "\"GET /v2/read?log HTTP/1.1\" 499 0\n");
     assert_eq!(requests.counts(), [(499, 1)].into());
+}
+
+/// Has a fault.
+#[derive(Debug)]
+struct Faulty;
+
+impl AccessControl for Faulty {
+    fn firehose<'a>(&'a self, _: &'a Credentials) -> Verdict<'a> {
+        unreachable!("the gateway does not ask that")
+    }
+
+    fn app_stream<'a>(&'a self, _: &'a str, _: &'a Credentials) -> Verdict<'a> {
+        unreachable!("the gateway does not ask that")
+    }
+
+    fn sources<'a>(&'a self, _: &'a [String], _: &'a Credentials) -> Verdict<'a> {
+        Box::pin(async { panic!("a fault that a test makes") })
+    }
+}
+
+#[tokio::test]
+async fn a_panic_of_a_handler_is_a_500_and_costs_nobody_else_anything() {
+    let stop = CancellationToken::new();
+    let front = front(Arc::new(Faulty), AccessLog::off(), stop.clone());
+    let requests = Arc::clone(&front.requests);
+    let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = server.local_addr();
+    let door = Arc::new(Door(Arc::new(front)));
+    let serving = tokio::spawn(server.serve(None, door, Settings::default(), stop.clone()));
+    for _ in 0..2 {
+        let answer = ask(addr, "GET /v2/read?log HTTP/1.1").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 500 Internal Server Error\r\n"),
+            "{answer}"
+        );
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+    let answer = ask(addr, "GET /other HTTP/1.1").await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    assert_eq!(requests.counts(), [(404, 1), (500, 2)].into());
+    stop.cancel();
+    serving.await.unwrap();
 }

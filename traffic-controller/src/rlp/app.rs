@@ -164,6 +164,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
         Arc::new(dopplers.clone()),
         config.shared,
         Arc::clone(&ledger.accounts),
+        lifecycle.token(),
     );
     let hub = Arc::clone(upstream.hub());
     let proxy = Arc::new(Proxy {
@@ -173,6 +174,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
         refusals: Refusals::default(),
         budget: config.send_budget,
         source_id: config.metric_source_id.as_str().into(),
+        finish_within: config.drain_timeout * 2 / 3,
         stop: lifecycle.token(),
     });
     if let Some(agent) = &config.agent_addr {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use loggregator_net::grpc::{Receipt, Status};
@@ -10,7 +11,7 @@ use loggregator_proto::v2::EgressBatchRequest;
 use crate::accounts::Accounts;
 use crate::provider::{Envelopes, Opening, Provider};
 use crate::rlp::proxy::{Caller, Proxy};
-use crate::rlp::reader::Reader;
+use crate::rlp::reader::{Reader, end};
 
 /// Readers in the same process: same limits, same refusals, same subscriptions as those of the gRPC port.
 pub(crate) struct InProcess {
@@ -53,6 +54,10 @@ impl Envelopes for Local {
         }))
     }
 
+    fn finish(&mut self, _: Duration) {
+        self.0.finish(end::CLIENT);
+    }
+
     /// What had arrived is in this process's own book: the proxy's, which closes with the reader.
     fn close(self: Box<Self>) -> u64 {
         0
@@ -65,4 +70,7 @@ impl Envelopes for Refused {
     fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
         Poll::Ready(self.0.take().map(Err))
     }
+
+    /// It is about to end.
+    fn finish(&mut self, _: Duration) {}
 }

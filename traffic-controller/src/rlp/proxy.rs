@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use loggregator_net::grpc::{Code, Status};
 use loggregator_proto::v2::EgressBatchRequest;
@@ -82,6 +83,8 @@ pub(crate) struct Proxy {
     pub(crate) budget: usize,
     /// Source id of notices about losses.
     pub(crate) source_id: Arc<str>,
+    /// How long the dopplers may take to end a reader's stream.
+    pub(crate) finish_within: Duration,
     pub(crate) stop: CancellationToken,
 }
 
@@ -123,6 +126,7 @@ impl Proxy {
             tags: Tags::of(request.use_preferred_tags),
             budget: self.budget,
             notices_from: Arc::clone(&self.source_id),
+            finish_within: self.finish_within,
         };
         let batches = self.upstream.subscribe(request);
         let account = caller.accounts.open(identity, batches.is_shared());

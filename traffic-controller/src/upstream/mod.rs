@@ -48,6 +48,10 @@ pub(crate) trait Batches: Send + 'static {
     /// it has to let go.
     fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Batch>>;
 
+    /// Takes nothing new from the dopplers: [`poll_batch`](Batches::poll_batch) gives what is under way, so that all that they
+    /// count as delivered is there, and then `None`, after this time at the latest.
+    fn finish(&mut self, within: Duration);
+
     /// Envelopes that this reader of a shared subscription was too slow for since the last call. They came before the batch
     /// that was taken last. The caller books them as received and as lost.
     fn take_missed(&mut self) -> u64 {
@@ -145,6 +149,10 @@ impl Batches for V1 {
         self.stream.poll_next(cx)
     }
 
+    fn finish(&mut self, within: Duration) {
+        self.stream.finish(within);
+    }
+
     fn close(self: Box<Self>) -> Unread {
         Unread::of(self.stream.close().envelopes)
     }
@@ -187,6 +195,10 @@ impl Batches for V2 {
 
     fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Batch>> {
         self.stream.poll_next(cx)
+    }
+
+    fn finish(&mut self, within: Duration) {
+        self.stream.finish(within);
     }
 
     fn close(self: Box<Self>) -> Unread {

@@ -23,6 +23,8 @@ pub(super) struct Queue {
     total: u64,
     bytes: usize,
     readers: usize,
+    /// How many of them want no more from the dopplers.
+    finishing: usize,
 }
 
 #[derive(Debug)]
@@ -50,9 +52,16 @@ pub(super) struct Cursor {
     seen: u64,
     /// Envelopes that were gone when it came to them, and that it has not been told of.
     missed: u64,
+    /// It wants no more from the dopplers.
+    finishing: bool,
 }
 
 impl Cursor {
+    /// Whether this reader wants no more from the dopplers.
+    pub(super) fn is_finishing(&self) -> bool {
+        self.finishing
+    }
+
     /// What was missed since the last call.
     pub(super) fn take_missed(&mut self) -> u64 {
         std::mem::take(&mut self.missed)
@@ -67,12 +76,26 @@ impl Queue {
             next: self.end(),
             seen: self.total,
             missed: 0,
+            finishing: false,
         }
+    }
+
+    /// A reader wants no more from the dopplers, only what others have taken.
+    pub(super) fn finish(&mut self, cursor: &mut Cursor) {
+        if !std::mem::replace(&mut cursor.finishing, true) {
+            self.finishing += 1;
+        }
+    }
+
+    /// Whether there is nobody any more for whom to take something new.
+    pub(super) fn is_finishing(&self) -> bool {
+        self.finishing == self.readers
     }
 
     /// A reader leaves: what it had not taken.
     pub(super) fn leave(&mut self, mut cursor: Cursor) -> Unread {
         self.readers -= 1;
+        self.finishing -= usize::from(cursor.finishing);
         self.catch_up(&mut cursor);
         let from = cursor.next.saturating_sub(self.first) as usize;
         for item in self.items.iter_mut().skip(from) {

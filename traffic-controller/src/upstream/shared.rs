@@ -18,6 +18,7 @@ use std::collections::hash_map;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use loggregator_client::Batch;
 use loggregator_log::{Ticket, WaitList};
@@ -25,6 +26,7 @@ use loggregator_proto::plumbing::SubscriptionRequest;
 use loggregator_proto::v2::EgressBatchRequest;
 use parking_lot::Mutex;
 use prost::Message;
+use tokio_util::sync::CancellationToken;
 
 use super::queue::{Cursor, Queue};
 use super::{Batches, Unread, Upstream};
@@ -91,15 +93,17 @@ pub(crate) struct Shared<R> {
 
 impl<R: Request> Shared<R> {
     /// Shares the subscriptions of `inner`. What comes from the dopplers on shared streams is counted as the ingress of
-    /// `accounts`, once and not per reader.
+    /// `accounts`, once and not per reader. `stop`: then all readers finish.
     pub(crate) fn new(
         inner: Arc<dyn Upstream<R>>,
         limits: SharedLimits,
         accounts: Arc<Accounts>,
+        stop: CancellationToken,
     ) -> Self {
         let hub = Arc::new(Hub {
             limits,
             accounts,
+            stop,
             entries: Mutex::default(),
             bytes: AtomicUsize::new(0),
             readers: AtomicUsize::new(0),
@@ -126,6 +130,7 @@ impl<R: Request> Upstream<R> for Shared<R> {
             let source = Source {
                 batches: self.inner.subscribe(request),
                 stands: false,
+                finishing: false,
                 records: Records::default(),
             };
             *entry.source.lock() = Some(source);
@@ -138,6 +143,7 @@ impl<R: Request> Upstream<R> for Shared<R> {
 pub(crate) struct Hub {
     limits: SharedLimits,
     accounts: Arc<Accounts>,
+    stop: CancellationToken,
     /// By the request's key. Locked before any queue.
     entries: Mutex<HashMap<Vec<u8>, Arc<Entry>>>,
     bytes: AtomicUsize,
@@ -229,6 +235,8 @@ struct Source {
     batches: Box<dyn Batches>,
     /// Nobody has to wait for it any more.
     stands: bool,
+    /// It gives what is under way, and then ends.
+    finishing: bool,
     records: Records,
 }
 
@@ -268,11 +276,18 @@ impl Entry {
             return Found::Batch(batch);
         }
         let Some(Source {
-            batches, records, ..
+            batches,
+            records,
+            finishing,
+            ..
         }) = &mut *source
         else {
             return Found::End;
         };
+        // What comes from now on is for the others.
+        if cursor.is_finishing() && !*finishing {
+            return Found::End;
+        }
         // The stream was found empty and has not called since.
         if !self.bell.due.swap(false, Ordering::AcqRel) {
             return Found::Nothing;
@@ -332,6 +347,27 @@ impl Entry {
         drop(source);
         self.bell.ring();
         true
+    }
+
+    /// A reader wants no more from the dopplers. When the others do not either, or the process stops, the subscription is
+    /// ended, and what is under way still comes, for all of them.
+    fn finish(&self, cursor: &mut Cursor, within: Duration) {
+        let nobody = self.change(|queue| {
+            queue.finish(cursor);
+            queue.is_finishing()
+        });
+        if !nobody && !self.hub.stop.is_cancelled() {
+            return;
+        }
+        // Who comes from now on asks for a subscription of its own.
+        Hub::forget(&mut self.hub.entries.lock(), self);
+        if let Some(source) = &mut *self.source.lock()
+            && !std::mem::replace(&mut source.finishing, true)
+        {
+            source.batches.finish(within);
+            self.bell.due.store(true, Ordering::Release);
+            self.bell.ring();
+        }
     }
 
     fn evict_while(&self, over: impl Fn(&Queue) -> bool) {
@@ -464,6 +500,12 @@ impl Batches for Reader {
             Found::End => Some(None),
             Found::Nothing => None,
         })
+    }
+
+    fn finish(&mut self, within: Duration) {
+        if let Some(cursor) = &mut self.cursor {
+            self.entry.finish(cursor, within);
+        }
     }
 
     fn take_missed(&mut self) -> u64 {

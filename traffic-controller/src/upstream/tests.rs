@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use loggregator_client::Batch;
@@ -12,6 +13,7 @@ use loggregator_service::ledger::Source as _;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::shared::{Shared, SharedLimits};
 use super::{Batches, Unread, Upstream};
@@ -34,6 +36,8 @@ struct State {
     opened: AtomicUsize,
     /// How many of the subscriptions are over.
     closed: AtomicUsize,
+    /// How many were asked for their end.
+    finished: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -76,6 +80,10 @@ impl Dopplers {
         self.0.opened.load(Ordering::SeqCst)
     }
 
+    fn finished(&self) -> usize {
+        self.0.finished.load(Ordering::SeqCst)
+    }
+
     fn closed(&self) -> usize {
         self.0.closed.load(Ordering::SeqCst)
     }
@@ -113,6 +121,11 @@ impl Batches for Subscription {
         }
         stream.waker = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    fn finish(&mut self, _: Duration) {
+        self.0.0.finished.fetch_add(1, Ordering::SeqCst);
+        self.0.0.stream.lock().ended = true;
     }
 
     fn close(self: Box<Self>) -> Unread {
@@ -160,6 +173,7 @@ struct Rig {
     dopplers: Dopplers,
     shared: Shared<SubscriptionRequest>,
     accounts: Arc<Accounts>,
+    stop: CancellationToken,
 }
 
 impl Rig {
@@ -169,11 +183,18 @@ impl Rig {
 
     fn over(dopplers: Dopplers, limits: SharedLimits) -> Self {
         let accounts = Accounts::new(PROGRAM, "test".to_owned(), 10);
-        let shared = Shared::new(Arc::new(dopplers.clone()), limits, Arc::clone(&accounts));
+        let stop = CancellationToken::new();
+        let shared = Shared::new(
+            Arc::new(dopplers.clone()),
+            limits,
+            Arc::clone(&accounts),
+            stop.clone(),
+        );
         Self {
             dopplers,
             shared,
             accounts,
+            stop,
         }
     }
 
@@ -189,6 +210,11 @@ impl Rig {
     fn ingress(&self) -> u64 {
         self.accounts.report().ingress.accepted
     }
+}
+
+fn ended(reader: &mut Box<dyn Batches>) -> bool {
+    let polled = reader.poll_batch(&mut Context::from_waker(Waker::noop()));
+    matches!(polled, Poll::Ready(None))
 }
 
 fn poll(reader: &mut Box<dyn Batches>) -> Option<u32> {
@@ -482,6 +508,66 @@ async fn no_wake_up_is_lost_between_many_readers() {
         .await
         .expect("everybody gets everything");
     assert_eq!(rig.shared.hub().bytes(), 0);
+}
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// Others read on: it gets what they have taken by now.
+#[test]
+fn a_reader_that_finishes_leaves_what_comes_to_the_others() {
+    let rig = Rig::new(SharedLimits::default());
+    let (mut leaving, mut staying) = (rig.join(app("a")), rig.join(app("a")));
+    rig.dopplers.send(batch(1, 2));
+    assert_eq!(poll(&mut staying), Some(1));
+    leaving.finish(LONG);
+    rig.dopplers.send(batch(2, 2));
+    assert_eq!(poll(&mut leaving), Some(1));
+    assert!(ended(&mut leaving) && ended(&mut leaving));
+    assert_eq!(leaving.close(), Unread::of(0));
+    assert_eq!(poll(&mut staying), Some(2));
+    assert_eq!((rig.dopplers.finished(), rig.ingress()), (0, 4));
+    // The last one ends the subscription.
+    rig.dopplers.send(batch(3, 2));
+    staying.finish(LONG);
+    assert_eq!(rig.dopplers.finished(), 1);
+    let anew = rig.join(app("a"));
+    assert_eq!(rig.dopplers.opened(), 2, "who comes now has a new one");
+    assert_eq!(poll(&mut staying), Some(3));
+    assert!(ended(&mut staying));
+    drop((staying, anew));
+    assert_eq!(rig.dopplers.closed(), 2);
+    assert_eq!((rig.shared.hub().readers(), rig.ingress()), (0, 6));
+}
+
+/// All readers end, and all of them get all that the dopplers had sent.
+#[test]
+fn when_the_process_stops_every_reader_gets_what_is_under_way() {
+    let rig = Rig::new(SharedLimits::default());
+    let mut readers: Vec<_> = (0..3).map(|_| rig.join(app("a"))).collect();
+    rig.dopplers.send(batch(1, 1));
+    assert_eq!(poll(&mut readers[0]), Some(1));
+    rig.dopplers.send(batch(2, 1));
+    rig.stop.cancel();
+    for reader in &mut readers {
+        reader.finish(LONG);
+    }
+    assert_eq!(rig.dopplers.finished(), 1);
+    assert_eq!(poll(&mut readers[2]), Some(1));
+    assert_eq!(poll(&mut readers[2]), Some(2));
+    assert!(ended(&mut readers[2]));
+    assert_eq!(poll(&mut readers[0]), Some(2));
+    assert!(ended(&mut readers[0]));
+    assert_eq!(poll(&mut readers[1]), Some(1));
+    assert_eq!(poll(&mut readers[1]), Some(2));
+    assert!(ended(&mut readers[1]));
+    for reader in readers {
+        assert_eq!(reader.close(), Unread::default());
+    }
+    let hub = rig.shared.hub();
+    assert_eq!(
+        (hub.subscriptions(), hub.readers(), rig.ingress()),
+        (0, 0, 2)
+    );
 }
 
 #[derive(Debug, Clone)]

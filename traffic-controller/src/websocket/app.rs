@@ -128,6 +128,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
         Arc::new(dopplers.clone()),
         config.shared,
         Arc::clone(&accounts),
+        lifecycle.token(),
     );
     let requests = Arc::new(Requests::default());
     let slow_consumers = self_metrics(&config, &client_tls, &accounts, lifecycle);

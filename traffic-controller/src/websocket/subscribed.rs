@@ -51,6 +51,7 @@ impl Drop for Subscribed {
 #[cfg(test)]
 mod tests {
     use std::task::{Context, Poll};
+    use std::time::Duration;
 
     use loggregator_client::Batch;
     use loggregator_service::ledger::Source as _;
@@ -71,6 +72,8 @@ mod tests {
         fn poll_batch(&mut self, _: &mut Context<'_>) -> Poll<Option<Batch>> {
             Poll::Pending
         }
+
+        fn finish(&mut self, _: Duration) {}
 
         fn close(self: Box<Self>) -> Unread {
             self.0

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use loggregator_net::grpc::Status;
@@ -127,6 +128,10 @@ impl Envelopes for Items {
             self.taken.fetch_add(1, Ordering::Relaxed);
         }
         item
+    }
+
+    fn finish(&mut self, _: Duration) {
+        self.items.close();
     }
 }
 

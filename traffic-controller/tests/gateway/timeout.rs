@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use loggregator_net::grpc::Status;
+
 use crate::client::Client;
 use crate::proxy::{batch, counter, data_event};
 use crate::rig::{PATIENCE, Rig, soon, until};
@@ -201,4 +203,48 @@ async fn a_stop_ends_streams_with_what_has_arrived_and_a_closing_event() {
         rig.proxy.open.load(Ordering::Relaxed) == 0
     })
     .await;
+}
+
+/// What had arrived before it went is not lost, and the reader need not come a third time.
+#[tokio::test]
+async fn a_parked_stream_whose_proxy_went_is_replaced_behind_what_it_brought() {
+    let mut rig = Rig::with(|config| config.stream_timeout = Duration::from_millis(300)).await;
+    let addr = rig.addr();
+    let target = "/v2/read?counter&shard_id=nozzle";
+    for ahead in [&[1, 2][..], &[]] {
+        response(addr, target).await;
+        let parked = rig.opened.next().await;
+        for total in ahead {
+            parked.send(batch([counter(*total)]));
+        }
+        parked.fail(Status::unavailable("the proxy is stopping"));
+        let anew = async {
+            let anew = rig.opened.next().await;
+            anew.send(batch([counter(3)]));
+            anew
+        };
+        let (anew, seen) = tokio::join!(anew, response(addr, target));
+        assert_eq!(seen, [ahead, &[3]].concat());
+        // It is parked now, and not for the next round.
+        anew.fail(Status::unavailable("the proxy is stopping"));
+        assert!(rig.opened.none());
+        let (last, _) = tokio::join!(rig.opened.next(), response(addr, target));
+        last.fail(Status::unavailable("the proxy is stopping"));
+    }
+}
+
+#[tokio::test]
+async fn what_a_parked_stream_brought_is_counted_when_it_cannot_be_replaced() {
+    let mut rig = Rig::with(|config| config.stream_timeout = Duration::from_millis(20)).await;
+    let target = "/v2/read?counter&shard_id=n";
+    response(rig.addr(), target).await;
+    let parked = rig.opened.next().await;
+    parked.send(batch([counter(1), counter(2)]));
+    parked.fail(Status::unavailable("the proxy is stopping"));
+    rig.proxy.refuse(Status::unavailable("nobody"));
+    let (_, head) = Client::get(rig.addr(), target).await;
+    assert_eq!(head.status, 503);
+    let report = rig.ledger_with_closed(2).await;
+    let line = &report.subscriptions[1];
+    assert_eq!((line.received, line.dropped["not_resumed"]), (2, 2));
 }

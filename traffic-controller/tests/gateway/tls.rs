@@ -18,6 +18,7 @@ use loggregator_proto::rpc;
 use loggregator_proto::v2::EgressBatchRequest;
 use prost::Message as _;
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use traffic_controller::gateway::{Config, Logs, MetricsEndpoint};
 use traffic_controller::provider::{Envelopes, Provider};
@@ -60,18 +61,29 @@ struct Grpc {
     addr: SocketAddr,
     opened: Opened,
     stop: CancellationToken,
+    task: JoinHandle<()>,
 }
 
 impl Grpc {
     fn start(certs: &Certs) -> Self {
+        Self::start_at(certs, "127.0.0.1:0".parse().unwrap())
+    }
+
+    fn start_at(certs: &Certs, addr: SocketAddr) -> Self {
         let (proxy, opened) = Proxy::new();
-        let server = grpc::Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let server = grpc::Server::bind(addr).unwrap();
         let addr = server.local_addr();
         let tls = ServerTls::mutual(&certs.of("reverselogproxy"), Profile::Grpc).unwrap();
         let stop = CancellationToken::new();
         let settings = ServerSettings::default();
-        tokio::spawn(server.serve(Some(tls), Arc::new(Calls(proxy)), settings, stop.clone()));
-        Self { addr, opened, stop }
+        let calls = Arc::new(Calls(proxy));
+        let task = tokio::spawn(server.serve(Some(tls), calls, settings, stop.clone()));
+        Self {
+            addr,
+            opened,
+            stop,
+            task,
+        }
     }
 }
 
@@ -231,7 +243,11 @@ async fn a_proxy_that_is_away_is_a_503_and_one_that_goes_away_a_clean_end() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = nobody.local_addr().unwrap();
     drop(nobody);
-    let rig = gateway(&certs, addr, |config| config.listen_tls = None).await;
+    let rig = gateway(&certs, addr, |config| {
+        config.listen_tls = None;
+        config.provider_wait = Duration::from_millis(50);
+    })
+    .await;
     let (mut client, head) = Client::get(rig.addr(), "/v2/read?log").await;
     assert_eq!(head.status, 503);
     let body = "{\"message\":\"streaming is temporarily unavailable\",\"error\":\"streaming_unavailable\"}\n\n";
@@ -249,6 +265,39 @@ async fn a_proxy_that_is_away_is_a_503_and_one_that_goes_away_a_clean_end() {
     assert_eq!(client.chunk().await.unwrap(), data_event([1]));
     proxy.stop.cancel();
     assert_eq!(client.chunk().await, None);
+}
+
+/// Clients give up after a few failures without a pause; a restart of the proxy takes longer than those.
+#[tokio::test]
+async fn a_request_waits_for_a_proxy_that_is_being_restarted() {
+    let certs = Certs::new();
+    let mut proxy = Grpc::start(&certs);
+    let rig = gateway(&certs, proxy.addr, |config| {
+        config.listen_tls = None;
+        config.provider_wait = PATIENCE;
+    })
+    .await;
+    let (mut client, head) = Client::get(rig.addr(), "/v2/read?counter").await;
+    assert_eq!(head.status, 200);
+    proxy.opened.next().await;
+    proxy.stop.cancel();
+    assert_eq!(client.chunk().await, None);
+    soon("the proxy's end", &mut proxy.task).await.unwrap();
+
+    let again = Client::get(rig.addr(), "/v2/read?counter");
+    tokio::pin!(again);
+    for _ in 0..20 {
+        tokio::select! {
+            biased;
+            (_, head) = &mut again => panic!("{head:?}"),
+            _ = rig.admin("/readyz") => {}
+        }
+    }
+    let mut proxy = Grpc::start_at(&certs, proxy.addr);
+    let (mut client, head) = soon("an answer", again).await;
+    assert_eq!(head.status, 200);
+    proxy.opened.next().await.send(batch([counter(1)]));
+    assert_eq!(client.chunk().await.unwrap(), data_event([1]));
 }
 
 #[tokio::test]

@@ -8,11 +8,13 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use super::finish::{FINISH, Finishable};
 use super::message::{Gather, Line, Message, MessageSource};
 use super::messages::{Goodbye, Messages};
 use super::server::{Connection, Peer, Request, Response};
@@ -56,9 +58,18 @@ pub(super) async fn answer(
     };
     let mut deadline: Deadline = timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
     let goodbye = Arc::<Goodbye>::default();
+    let mut messages = Messages::of_request(body, &connection, &goodbye);
+    if head.uri.path() == FINISH {
+        while let Some(Ok(_)) = messages.next().await {}
+        return Ok(match connection.streams.finish(&head.headers) {
+            Ok(()) => unary(Bytes::new(), open, deadline),
+            Err(status) => only_status(&status),
+        });
+    }
+    let finishable = Finishable::of(&connection, &head.headers);
     let request = Request {
         path: head.uri.path().to_owned(),
-        messages: Messages::of_request(body, &connection, &goodbye),
+        messages,
         peer: Peer {
             addr: connection.peer,
         },
@@ -81,19 +92,28 @@ pub(super) async fn answer(
     drop(call);
     Ok(match response {
         Response::Status(status) | Response::Unary(Err(status)) => only_status(&status),
-        Response::Unary(Ok(bytes)) => {
-            let mut body = CallBody::new(Stage::Ending(Some(Status::ok())), open, deadline);
-            body.first = Some(bytes.into());
-            head_with(body)
-        }
-        Response::Stream(source) => stream(source, open, deadline).await,
+        Response::Unary(Ok(bytes)) => unary(bytes, open, deadline),
+        Response::Stream(source) => stream(source, open, deadline, finishable).await,
     })
 }
 
+/// One message and OK.
+fn unary(message: Bytes, open: OpenCall, deadline: Deadline) -> Head {
+    let mut body = CallBody::new(Stage::Ending(Some(Status::ok())), open, deadline);
+    body.first = Some(message.into());
+    head_with(body)
+}
+
 /// Starts the response of a stream: with its first message, unless the settings say at once.
-async fn stream(source: Box<dyn MessageSource>, open: OpenCall, deadline: Deadline) -> Head {
+async fn stream(
+    source: Box<dyn MessageSource>,
+    open: OpenCall,
+    deadline: Deadline,
+    finishable: Option<Finishable>,
+) -> Head {
     let early = open.0.settings.early_headers;
     let mut body = CallBody::new(Stage::Streaming(source), open, deadline);
+    body.finishable = finishable;
     if early {
         return head_with(body);
     }
@@ -192,6 +212,8 @@ pub(super) struct CallBody {
     line: Arc<Line>,
     deadline: Deadline,
     open: Option<OpenCall>,
+    /// Gone when the client has asked for the end, or there is nothing to end.
+    finishable: Option<Finishable>,
 }
 
 enum Stage {
@@ -208,6 +230,7 @@ impl CallBody {
             line: Arc::default(),
             deadline,
             open: Some(open),
+            finishable: None,
         }
     }
 
@@ -218,6 +241,7 @@ impl CallBody {
             line: Arc::default(),
             deadline: None,
             open: None,
+            finishable: None,
         }
     }
 
@@ -226,6 +250,10 @@ impl CallBody {
         let Stage::Streaming(source) = &mut self.stage else {
             return Poll::Ready(Err(Status::ok()));
         };
+        let finishable = self.finishable.take_if(|stream| stream.is_asked(cx));
+        if finishable.is_some() && !source.finish() {
+            return Poll::Ready(Err(Status::ok()));
+        }
         if self.line.poll_free(cx).is_ready() {
             match source.poll_message(cx) {
                 Poll::Ready(Some(outcome)) => return Poll::Ready(outcome),
@@ -248,6 +276,7 @@ impl CallBody {
         // The source is let go now, not when the connection has sent the trailers.
         self.stage = Stage::Ending(None);
         self.deadline = None;
+        self.finishable = None;
         let mut trailers = HeaderMap::with_capacity(2);
         status.write_to(&mut trailers);
         Frame::trailers(trailers)

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use http::{HeaderValue, Uri, header};
 use http_body::{Body, Frame};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::dial::Dialer;
+use super::dial::{Dialer, Sender};
+use super::finish::{self, FINISH};
 use super::message::{Gather, Line, Message};
 use super::messages::Messages;
 use super::response::{self, Answer};
@@ -111,6 +112,8 @@ pub struct ChannelStats {
 #[derive(Clone, Debug)]
 pub struct Channel {
     dialer: Arc<Dialer>,
+    /// How many streams have got a number.
+    streams: Arc<AtomicU64>,
 }
 
 impl Channel {
@@ -118,6 +121,7 @@ impl Channel {
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
             dialer: Arc::new(Dialer::new(endpoint)),
+            streams: Arc::default(),
         }
     }
 
@@ -155,7 +159,26 @@ impl Channel {
         path: &'static str,
         request: Bytes,
     ) -> Result<Messages, Status> {
-        self.start(path, RequestBody::once(request.into())?).await
+        let mut request = self.request(path, RequestBody::once(request.into())?)?;
+        let number = self.streams.fetch_add(1, Ordering::Relaxed);
+        finish::number(request.headers_mut(), number);
+        let (mut messages, sender) = self.start(request).await?;
+        let channel = self.clone();
+        messages.can_finish(Box::new(move || {
+            Box::pin(async move { channel.finish(sender, number).await })
+        }));
+        Ok(messages)
+    }
+
+    /// Asks the server for the end of a stream, on its connection.
+    async fn finish(self, sender: Sender, number: u64) -> Result<(), Status> {
+        let mut request = self.request(FINISH, RequestBody::once(Bytes::new().into())?)?;
+        finish::number(request.headers_mut(), number);
+        let mut requests = sender.requests;
+        let answer = requests.try_send_request(request).await;
+        let answer = answer.map_err(|error| response::broken(error.error()))?;
+        let head = std::future::ready(response::head(answer));
+        single(&mut self.messages(head)).await.map(drop)
     }
 
     /// Sends many messages and receives at most one.
@@ -172,7 +195,7 @@ impl Channel {
             line: Arc::default(),
             state: Sending::Queue { queue, cancelled },
         };
-        let answer = self.start(path, body).await?;
+        let (answer, _) = self.start(self.request(path, body)?).await?;
         let pending = PendingResponse {
             messages: answer,
             _alive: alive,
@@ -193,9 +216,11 @@ impl Channel {
         })
     }
 
-    /// Puts a call onto the connection. The answer is still to come.
-    async fn start(&self, path: &'static str, body: RequestBody) -> Result<Messages, Status> {
-        let mut request = self.request(path, body)?;
+    /// Puts a call onto the connection, and tells which. The answer is still to come.
+    async fn start(
+        &self,
+        mut request: http::Request<RequestBody>,
+    ) -> Result<(Messages, Sender), Status> {
         loop {
             let mut sender = self.dialer.sender().await?;
             let mut answer = Box::pin(sender.requests.try_send_request(request));
@@ -211,7 +236,8 @@ impl Channel {
                 },
                 Poll::Ready(Ok(early)) => {
                     let head = std::future::ready(response::head(early));
-                    return Ok(self.messages(head));
+                    drop(answer);
+                    return Ok((self.messages(head), sender));
                 }
                 Poll::Pending => {
                     let head = async move {
@@ -220,7 +246,7 @@ impl Channel {
                             Err(error) => Err(response::broken(error.error())),
                         }
                     };
-                    return Ok(self.messages(head));
+                    return Ok((self.messages(head), sender));
                 }
             }
         }

@@ -90,6 +90,12 @@ pub trait MessageSource: Send + 'static {
     /// The next message; `None` ends the stream with OK, an error ends it with that status.
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Status>>>;
 
+    /// The client wants no more, but all that it was sent. False: nothing more is taken from this source, it is dropped, and
+    /// the stream ends with OK behind what was. True: the source ends by itself when it has given what it holds for this client.
+    fn finish(&mut self) -> bool {
+        false
+    }
+
     /// Whether the source knows itself when it has nothing more to say to a server that shuts down.
     /// Otherwise it ends the first time that it has nothing ready.
     fn drains_itself(&self) -> bool {

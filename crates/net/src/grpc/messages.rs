@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
@@ -13,6 +14,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::assembler::Assembler;
+use super::finish::{self, Finishing, Next};
 use super::response::{self, Answer};
 use super::server::Connection;
 use super::status::Status;
@@ -25,6 +27,20 @@ use super::status::Status;
 pub struct Messages {
     source: Source,
     assembler: Assembler,
+    finish: Finish,
+}
+
+/// Asks the server for the end of a stream.
+type Ask = Box<dyn FnOnce() -> finish::Answer + Send>;
+
+/// How a stream at a client is ended.
+enum Finish {
+    /// By dropping it.
+    Not,
+    /// By asking for it.
+    Can(Ask),
+    /// It was asked for.
+    Asked(Box<Finishing>),
 }
 
 enum Source {
@@ -83,6 +99,7 @@ impl Messages {
                 goodbye: Arc::clone(goodbye),
                 reads_on: false,
             },
+            finish: Finish::Not,
         }
     }
 
@@ -106,7 +123,23 @@ impl Messages {
         Self {
             assembler: Assembler::new(max_message),
             source: Source::Opening(Box::pin(opening)),
+            finish: Finish::Not,
         }
+    }
+
+    pub(super) fn can_finish(&mut self, ask: Ask) {
+        self.finish = Finish::Can(ask);
+    }
+
+    /// At a client of a server stream: asks the server to end the stream behind what it has sent. Read on: what is under way
+    /// still comes, and then the end, after this time at the latest. Dropping the messages instead loses what is under way, which the
+    /// server counts as delivered. A server that does not know how to (it is not one of ours) is read as far as its answer,
+    /// and a few megabytes at most. Must be called within a tokio runtime.
+    pub fn finish(&mut self, within: Duration) {
+        self.finish = match std::mem::replace(&mut self.finish, Finish::Not) {
+            Finish::Can(ask) => Finish::Asked(Box::new(Finishing::new(ask(), within))),
+            other => other,
+        };
     }
 
     /// The next message; `None` when the stream ended well.
@@ -122,7 +155,14 @@ impl Messages {
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
         loop {
             match self.assembler.next() {
-                Ok(Some(message)) => return Poll::Ready(Some(Ok(message))),
+                Ok(Some(message)) => {
+                    if let Finish::Asked(finishing) = &mut self.finish
+                        && finishing.took(message.len()).is_ready()
+                    {
+                        drop(self.end(Ok(())));
+                    }
+                    return Poll::Ready(Some(Ok(message)));
+                }
                 Ok(None) => {}
                 Err(status) => {
                     if let Source::Request { connection, .. } = &self.source
@@ -134,7 +174,19 @@ impl Messages {
                     return self.end(Err(status));
                 }
             }
-            match ready!(self.poll_chunk(cx)) {
+            let chunk = match self.poll_chunk(cx) {
+                Poll::Ready(chunk) => chunk,
+                Poll::Pending => {
+                    let Finish::Asked(finishing) = &mut self.finish else {
+                        return Poll::Pending;
+                    };
+                    match ready!(finishing.poll(cx)) {
+                        Next::LookAgain => continue,
+                        Next::End => return self.end(Ok(())),
+                    }
+                }
+            };
+            match chunk {
                 Ok(Some(chunk)) => self.assembler.push(chunk),
                 Ok(None) if self.assembler.is_within_message() => {
                     return self.end(Err(Status::internal("unexpected EOF")));
@@ -232,6 +284,7 @@ impl Messages {
     fn end(&mut self, outcome: Result<(), Status>) -> Poll<Option<Result<Bytes, Status>>> {
         self.source = Source::Ended;
         self.assembler = Assembler::new(0);
+        self.finish = Finish::Not;
         Poll::Ready(outcome.err().map(Err))
     }
 }

@@ -13,6 +13,7 @@ mod call;
 mod channel;
 mod dial;
 pub(crate) mod driver;
+mod finish;
 mod message;
 mod messages;
 mod response;

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::call::{self, CallBody, OpenCall};
 use super::driver::{Driver, Executor};
+use super::finish::Streams;
 use super::message::MessageSource;
 use super::messages::Messages;
 use super::status::Status;
@@ -214,6 +215,7 @@ impl Server {
                 stats: Arc::clone(&stats),
                 peer,
                 executor: Executor::default(),
+                streams: Streams::default(),
                 draining: AtomicBool::new(false),
             });
             run(connection, accepted, stop)
@@ -230,6 +232,8 @@ pub(super) struct Connection {
     pub peer: SocketAddr,
     /// Runs what belongs to the connection inside its task.
     executor: Executor,
+    /// Those of its streams that its client may end.
+    pub streams: Streams,
     draining: AtomicBool,
 }
 

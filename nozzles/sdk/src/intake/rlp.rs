@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use loggregator_client::{Connector, DopplerSet, EgressStream};
@@ -17,6 +18,9 @@ use super::IntakeError;
 use super::monitor::{Ended, Monitor};
 use super::watch::Source;
 use crate::config::RlpIntake;
+
+/// How long servers may take to end their streams when the nozzle stops.
+const FINISH_WITHIN: Duration = Duration::from_secs(2);
 
 /// A merged subscription at all addresses.
 pub(super) struct Rlp {
@@ -86,6 +90,6 @@ impl Source for Rlp {
     }
 
     fn stop(&mut self) {
-        self.stream.stop();
+        self.stream.finish(FINISH_WITHIN);
     }
 }

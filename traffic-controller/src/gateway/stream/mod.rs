@@ -34,10 +34,6 @@ use events::DataEvent;
 use line::Line;
 pub(crate) use question::Question;
 
-/// Bytes of what has already arrived that are still written when a stream ends that nobody will go on with: more than
-/// waits in the window of a stream from the reverse log proxy.
-const LAST_BYTES: usize = 1024 * 1024;
-
 /// How a response ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -100,6 +96,8 @@ pub(crate) struct Times {
     pub(crate) recheck_patience: Duration,
     /// How long the client may take for what is still to be written when the stream's end has come.
     pub(crate) farewell: Duration,
+    /// How long the reverse log proxy may take to end its stream.
+    pub(crate) finish: Duration,
 }
 
 /// The client did not take the end of its stream in time.
@@ -137,6 +135,7 @@ pub(crate) struct Stream {
     denied: Pin<Box<dyn Future<Output = Denied> + Send>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     farewell: Duration,
+    finish: Duration,
     /// Ready when the end has taken too long.
     cut: Option<Pin<Box<Sleep>>>,
     parking: Arc<Parking>,
@@ -147,8 +146,8 @@ pub(crate) struct Stream {
 enum State {
     /// Events come from here.
     Open(Box<dyn Envelopes>),
-    /// Ends with this, after so many bytes of what has already arrived.
-    Ending(Box<dyn Envelopes>, End, usize),
+    /// Ends with this, after what is under way from the reverse log proxy, which was asked for the end.
+    Ending(Box<dyn Envelopes>, End),
     /// The closing event is still to be written.
     Closing(End),
     /// All was said.
@@ -187,6 +186,7 @@ impl Stream {
             }),
             stop: Box::pin(stop.cancelled_owned()),
             farewell: times.farewell,
+            finish: times.finish,
             cut: None,
             parking,
             place: Some(place),
@@ -228,17 +228,16 @@ impl Stream {
                         return self.poll_heartbeat(cx);
                     }
                 },
-                State::Ending(source, end, 0) => {
-                    self.state = State::Closing(end);
-                    self.leave(source);
-                }
-                State::Ending(mut source, end, left) => match source.poll_next(cx) {
+                State::Ending(mut source, end) => match source.poll_next(cx) {
                     Poll::Ready(Some(Ok(batch))) => {
-                        let left = left.saturating_sub(batch.len().max(1));
-                        self.state = State::Ending(source, end, left);
+                        self.state = State::Ending(source, end);
                         self.take(batch);
                     }
-                    Poll::Ready(_) | Poll::Pending => self.state = State::Closing(end),
+                    Poll::Ready(_) => self.state = State::Closing(end),
+                    Poll::Pending => {
+                        self.state = State::Ending(source, end);
+                        return Poll::Pending;
+                    }
                 },
             }
         }
@@ -283,7 +282,8 @@ impl Stream {
             }
             _ => {}
         }
-        self.state = State::Ending(source, end, LAST_BYTES);
+        source.finish(self.finish);
+        self.state = State::Ending(source, end);
     }
 
     /// Takes over a batch from the provider.
@@ -318,7 +318,7 @@ impl Stream {
     /// Ends the stream at once.
     fn abandon(&mut self) {
         let state = std::mem::replace(&mut self.state, State::Over);
-        if let State::Open(source) | State::Ending(source, ..) = state {
+        if let State::Open(source) | State::Ending(source, _) = state {
             self.leave(source);
         }
     }

@@ -11,6 +11,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use loggregator_client::{Batch, Records, payloads};
@@ -28,9 +29,6 @@ use crate::websocket::records::Records as Whole;
 
 /// Batches that one poll takes before it lets others run.
 const STEPS_PER_POLL: usize = 64;
-
-/// Bytes that are still taken from the transport when the process stops.
-const BYTES_AT_END: usize = 4 << 20;
 
 /// Parts below this many bytes are copied together; longer ones are shared slices of what was received. A short part costs
 /// more as a slice of its own than as a copy.
@@ -58,6 +56,8 @@ pub(crate) struct Wants {
     pub(crate) budget: usize,
     /// Source id of notices about losses.
     pub(crate) notices_from: Arc<str>,
+    /// How long the dopplers may take to end its stream.
+    pub(crate) finish_within: Duration,
 }
 
 /// The envelopes of one client, part by part. Dropping it ends the subscription.
@@ -70,8 +70,8 @@ pub(crate) struct Reader {
     account: Arc<Account>,
     stop: CancellationToken,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Bytes taken since the process stops.
-    at_end: usize,
+    /// The dopplers were asked for the end, for this reason.
+    finishing: Option<&'static str>,
     /// A malformed batch was logged.
     warned: bool,
     _places: [Place; 2],
@@ -92,7 +92,7 @@ impl Reader {
             account: Arc::new(account),
             stopped: Box::pin(stop.clone().cancelled_owned()),
             stop,
-            at_end: 0,
+            finishing: None,
             warned: false,
             _places: places,
         }
@@ -113,6 +113,9 @@ impl Reader {
             if let Some(part) = self.parts.pop_front() {
                 return Poll::Ready(Some(part));
             }
+            if self.finishing.is_none() && self.stopped.as_mut().poll(cx).is_ready() {
+                self.finish(end::STOPPED);
+            }
             let Some(batches) = &mut self.batches else {
                 return Poll::Ready(None);
             };
@@ -124,15 +127,22 @@ impl Reader {
             match polled {
                 Poll::Ready(Some(batch)) => self.take(&batch),
                 Poll::Pending if missed > 0 => {}
-                Poll::Ready(None) => self.end(end::UPSTREAM),
-                Poll::Pending if self.stopped.as_mut().poll(cx).is_ready() => {
-                    self.end(end::STOPPED);
-                }
+                Poll::Ready(None) => self.end(self.finishing.unwrap_or(end::UPSTREAM)),
                 Poll::Pending => return Poll::Pending,
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// The stream is to end: the dopplers give nothing new, and what is under way from them still comes.
+    pub(crate) fn finish(&mut self, why: &'static str) {
+        if let Some(batches) = &mut self.batches
+            && self.finishing.is_none()
+        {
+            self.finishing = Some(why);
+            batches.finish(self.wants.finish_within);
+        }
     }
 
     /// A part that was asked for and does not fit any more.
@@ -176,12 +186,6 @@ impl Reader {
                 self.account.lost(MALFORMED, whole.saturating_sub(formed));
                 self.account.malformed_batch();
                 self.warn(batch, &error);
-            }
-        }
-        if self.stop.is_cancelled() {
-            self.at_end += batch.bytes.len();
-            if self.at_end > BYTES_AT_END {
-                self.end(end::STOPPED);
             }
         }
     }
@@ -275,6 +279,12 @@ impl MessageSource for Joined {
         Poll::Ready(Some(Ok(message)))
     }
 
+    /// The dopplers are asked in turn.
+    fn finish(&mut self) -> bool {
+        self.0.finish(end::CLIENT);
+        true
+    }
+
     /// The reader ends when the process stops and nothing is left.
     fn drains_itself(&self) -> bool {
         true
@@ -346,6 +356,12 @@ impl MessageSource for Singly {
             self.counts = u64::from(part.envelopes > 0);
             self.rest = payloads(&part.bytes);
         }
+    }
+
+    /// As [`Joined`].
+    fn finish(&mut self) -> bool {
+        self.reader.finish(end::CLIENT);
+        true
     }
 
     /// As [`Joined`].

@@ -14,11 +14,10 @@ mod tally;
 mod tests;
 mod timing;
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
@@ -48,9 +47,6 @@ const STEPS_PER_POLL: usize = 32;
 /// Bytes that may be unflushed before no further batch is taken.
 const FLUSH_AT: u64 = 256 << 10;
 
-/// Bytes that are still taken from the transport when the process stops.
-const BYTES_AT_END: usize = 4 << 20;
-
 /// Resolves when the stream has to end for a reason that lies neither with the client nor with the dopplers.
 pub(crate) type Over = Pin<Box<dyn Future<Output = End> + Send>>;
 
@@ -58,6 +54,9 @@ pub(crate) type Over = Pin<Box<dyn Future<Output = End> + Send>>;
 enum Phase {
     /// Envelopes flow.
     Relaying,
+    /// The process stops: the dopplers were asked for the end of their streams, and what is under way from them still flows,
+    /// until `by`.
+    Draining { by: Instant },
     /// No new envelopes; what was received goes out until `by`, then the close frame.
     Finishing { why: End, by: Instant },
     /// The close frame of either side was sent or queued; the rest of the handshake may take until `by`.
@@ -86,8 +85,7 @@ enum Clock {
 struct Left {
     /// Envelopes that others who read the same were too fast for, before the batch.
     missed: u64,
-    /// `None`: nothing came after those.
-    batch: Option<Batch>,
+    batch: Batch,
 }
 
 /// One client's relay; see the module's text. Dropping it, at whatever point, books what became of every envelope.
@@ -100,8 +98,8 @@ pub(crate) struct Relay<L: Line> {
     /// The closing handshake is complete.
     clean: bool,
     batches: Option<Box<dyn Batches>>,
-    /// What was taken and comes next: the batch behind a notice, or what had arrived when the dopplers were left.
-    left: VecDeque<Left>,
+    /// What was taken and comes next: a batch behind a notice.
+    left: Option<Left>,
     records: Records,
     /// A malformed batch was logged.
     warned: bool,
@@ -149,7 +147,7 @@ impl<L: Line> Relay<L> {
             peer_closed: false,
             clean: false,
             batches,
-            left: VecDeque::new(),
+            left: None,
             records: Records::default(),
             warned: false,
             tally: Tally::default(),
@@ -221,11 +219,11 @@ impl<L: Line> Relay<L> {
             self.finish(why, now);
             return;
         }
-        self.take_what_has_arrived();
-        self.phase = Phase::Finishing {
-            why,
-            by: now + self.timing.drain_within,
-        };
+        let within = self.timing.drain_within;
+        if let Some(batches) = &mut self.batches {
+            batches.finish(within * 2 / 3);
+        }
+        self.phase = Phase::Draining { by: now + within };
     }
 
     /// Listens to the client: pongs, pings, the close frame. Data frames are ignored.
@@ -280,8 +278,9 @@ impl<L: Line> Relay<L> {
     /// Gives the connection what there is to give, and flushes when there is no more at hand.
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Turn, End> {
         match self.phase {
-            Phase::Relaying => {
-                if self.keep_alive.duty(now) == Duty::Ping {
+            Phase::Relaying | Phase::Draining { .. } => {
+                let relaying = matches!(self.phase, Phase::Relaying);
+                if relaying && self.keep_alive.duty(now) == Duty::Ping {
                     if !self.ready(cx)? {
                         return Ok(Turn::Blocked);
                     }
@@ -346,8 +345,7 @@ impl<L: Line> Relay<L> {
                 match batches.take_missed() {
                     0 => self.load(batch),
                     missed => {
-                        let batch = Some(batch);
-                        self.left.push_back(Left { missed, batch });
+                        self.left = Some(Left { missed, batch });
                         self.load_left();
                     }
                 }
@@ -355,7 +353,14 @@ impl<L: Line> Relay<L> {
             }
             Poll::Ready(None) => {
                 let missed = batches.take_missed();
-                self.finish(End::Upstream, now);
+                match self.phase {
+                    Phase::Draining { by } => {
+                        self.give_up_data();
+                        let why = End::Stopped;
+                        self.phase = Phase::Finishing { why, by };
+                    }
+                    _ => self.finish(End::Upstream, now),
+                }
                 if missed > 0 {
                     self.tell_missed(missed);
                 }
@@ -366,15 +371,13 @@ impl<L: Line> Relay<L> {
 
     /// Loads what was taken and comes next; `false` when there is nothing.
     fn load_left(&mut self) -> bool {
-        let Some(Left { missed, batch }) = self.left.pop_front() else {
+        let Some(Left { missed, batch }) = self.left.take() else {
             return false;
         };
         if missed > 0 {
-            if batch.is_some() {
-                self.left.push_front(Left { missed: 0, batch });
-            }
+            self.left = Some(Left { missed: 0, batch });
             self.tell_missed(missed);
-        } else if let Some(batch) = batch {
+        } else {
             self.load(batch);
         }
         true
@@ -493,11 +496,11 @@ impl<L: Line> Relay<L> {
     /// makes a slow consumer.
     fn check_clock(&mut self, now: Instant, blocked: bool) -> Result<Clock, End> {
         match self.phase {
-            Phase::Finishing { why, by } | Phase::Closing { why, by } => {
+            Phase::Draining { by } | Phase::Finishing { by, .. } | Phase::Closing { by, .. } => {
                 if now < by {
                     Ok(Clock::WakeAt(by))
                 } else {
-                    Err(why)
+                    Err(self.why())
                 }
             }
             Phase::Relaying => {
@@ -545,13 +548,11 @@ impl<L: Line> Relay<L> {
     /// Leaves the dopplers and lets go of what is not with the socket yet. All of it stays counted as received, also what
     /// had only arrived: the dopplers count it as delivered.
     fn give_up_data(&mut self) {
-        while let Some(Left { missed, batch }) = self.left.pop_front() {
+        if let Some(Left { missed, batch }) = self.left.take() {
             if missed > 0 {
                 self.account.missed(missed);
             }
-            if let Some(batch) = batch {
-                self.load(batch);
-            }
+            self.load(batch);
         }
         self.records.clear();
         if let Some(batches) = self.batches.take() {
@@ -559,35 +560,11 @@ impl<L: Line> Relay<L> {
         }
     }
 
-    /// Leaves the dopplers, but keeps what has arrived.
-    fn take_what_has_arrived(&mut self) {
-        let Some(mut batches) = self.batches.take() else {
-            return;
-        };
-        let mut cx = Context::from_waker(Waker::noop());
-        let mut bytes = 0;
-        while bytes < BYTES_AT_END {
-            let batch = match batches.poll_batch(&mut cx) {
-                Poll::Ready(batch) => batch,
-                Poll::Pending => None,
-            };
-            let missed = batches.take_missed();
-            let Some(came) = &batch else {
-                if missed > 0 {
-                    self.left.push_back(Left { missed, batch });
-                }
-                break;
-            };
-            bytes += came.bytes.len() + 64;
-            self.left.push_back(Left { missed, batch });
-        }
-        self.account.unread(batches.close());
-    }
-
     /// Why the connection ends if it ends now by itself.
     fn why(&self) -> End {
         match self.phase {
             Phase::Relaying => End::Client,
+            Phase::Draining { .. } => End::Stopped,
             Phase::Finishing { why, .. } | Phase::Closing { why, .. } => why,
         }
     }
