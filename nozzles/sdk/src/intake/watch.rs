@@ -72,7 +72,7 @@ impl Intake for Watched {
                 }
                 return Poll::Ready(batch);
             }
-            if self.max_silence.is_zero() {
+            if self.max_silence.is_zero() || self.rest.is_some() {
                 return Poll::Pending;
             }
             if self.quiet.is_none() {
