@@ -1,5 +1,6 @@
 //! Tests of the buffer.
 
+mod damage;
 mod disk;
 mod faults;
 mod memory;

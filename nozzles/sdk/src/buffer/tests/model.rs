@@ -350,6 +350,10 @@ impl Model {
     fn crash(&mut self, seed: u64) {
         let mut random = fastrand(seed);
         self.fs.limit(None);
+        if self.cursors_hurt > 0 {
+            // One is damaged and the other one may be torn: that is more than the buffer promises to survive.
+            return;
+        }
         self.fs.crash(&mut random);
         self.hurt.extend(self.synced..self.next);
         self.reopen();
