@@ -42,10 +42,11 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Of a buffer with so many destinations. Each may hold back two segments beyond its share, and two more are the one
-    /// that is written to and one that is about to go: they are set apart, and small enough to leave three quarters.
+    /// Of a buffer with so many destinations. Each may hold back two segments beyond its share when it is given something,
+    /// and the last of its segments grows after that; two more are the one that is written to and one that is about to go.
+    /// All these are set apart, and small enough to leave three quarters.
     pub(super) fn new(disk: &DiskBuffer, destinations: usize) -> Layout {
-        let spare = 2 * destinations as u64 + 2;
+        let spare = 3 * destinations as u64 + 2;
         let max_bytes = disk.max_bytes.0;
         let most = (max_bytes / 4 / spare).max(1);
         let segment_bytes = disk.segment_bytes.0.clamp(1, most).min(MAX_SEGMENT);
