@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use http_body_util::BodyExt as _;
 use loggregator_net::grpc::Status;
@@ -204,7 +205,8 @@ impl Front {
             slot,
             stop: self.stop.clone(),
         });
-        Ok(event_stream(stream, request.version()))
+        let grace = self.parking.grace();
+        Ok(event_stream(stream, request.version(), grace))
     }
 
     /// Asks the reverse log proxy, unless the gateway stops meanwhile.
@@ -223,7 +225,11 @@ fn panicked(peer: SocketAddr) -> Response {
     answer
 }
 
-fn event_stream(stream: Stream, version: Version) -> Response {
+/// Seconds for which a subscription outlives its response; not known to the Go gateway. A reader that sees it may wait for
+/// the end of a response before it asks for the next one.
+const RESUME: HeaderName = HeaderName::from_static("loggregator-resume-grace");
+
+fn event_stream(stream: Stream, version: Version, grace: Duration) -> Response {
     let body = stream.map_err(Into::into).boxed_unsync();
     let mut response = Response::new(body);
     let headers = response.headers_mut();
@@ -231,6 +237,9 @@ fn event_stream(stream: Stream, version: Version) -> Response {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     if version == Version::HTTP_11 {
         headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+    }
+    if !grace.is_zero() {
+        headers.insert(RESUME, grace.as_secs().max(1).into());
     }
     response
 }

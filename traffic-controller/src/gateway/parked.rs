@@ -103,6 +103,11 @@ impl Parking {
         })
     }
 
+    /// For how long a subscription is parked.
+    pub(crate) fn grace(&self) -> Duration {
+        self.grace
+    }
+
     /// Parks a subscription. Gives it back when there is no room, no grace, or no time because the program stops.
     pub(crate) fn park(
         self: &Arc<Self>,

@@ -19,6 +19,7 @@ async fn the_head_comes_before_any_data_and_each_batch_is_one_event() {
             ("content-type", "text/event-stream"),
             ("cache-control", "no-cache"),
             ("connection", "keep-alive"),
+            ("loggregator-resume-grace", "10"),
             ("transfer-encoding", "chunked"),
         ],
     );

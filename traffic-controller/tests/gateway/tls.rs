@@ -175,7 +175,8 @@ async fn streams_over_http_1_and_over_one_connection_of_http_2() {
             headers,
             [
                 ("cache-control", "no-cache"),
-                ("content-type", "text/event-stream")
+                ("content-type", "text/event-stream"),
+                ("loggregator-resume-grace", "10")
             ]
         );
         streams.push((response.into_body(), proxy.opened.next().await));

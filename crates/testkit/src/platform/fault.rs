@@ -14,6 +14,10 @@ pub enum Endpoint {
     LogAccess,
     /// Cloud Controller, `GET /v3/service_instances/<id>`.
     ServiceInstances,
+    /// UAA, `POST /oauth/token`.
+    OauthToken,
+    /// Cloud Controller, `GET /v3/apps`.
+    Apps,
     /// Any other path of either.
     Other,
 }
@@ -56,6 +60,8 @@ pub enum Mode {
     None,
     /// It answers with this status and a page that is no JSON.
     Status(u16),
+    /// It answers that it was asked too often (429), and for how many seconds it wants to be left alone.
+    Limited(u64),
     /// It answers with 200 and something that is no JSON.
     WrongJson,
     /// It never answers.

@@ -2,14 +2,15 @@
 //!
 //! A [`PlatformStub`] serves, on ports of loopback and with the test CA's certificates:
 //!
-//! - UAA over HTTPS: `POST /check_token` with basic authentication, `GET /token_keys`;
-//! - the Cloud Controller over HTTPS with client certificates: `GET /internal/v4/log_access/<id>` and
-//!   `GET /v3/service_instances/<id>`; the same again over plain HTTP, as its external address.
+//! - UAA over HTTPS: `POST /check_token` and `POST /oauth/token` with basic authentication, `GET /token_keys`;
+//! - the Cloud Controller over HTTPS with client certificates: `GET /internal/v4/log_access/<id>`,
+//!   `GET /v3/service_instances/<id>` and `GET /v3/apps`; the same again over plain HTTP, as its external address.
 //!
 //! Tokens are opaque ([`PlatformStub::grant`]) or JWTs signed with RS256 ([`PlatformStub::issue`]); keys rotate
 //! ([`PlatformStub::rotate`]). Each endpoint can be made slow or wrong at any time ([`PlatformStub::set_fault`]) and counts
 //! its calls by token.
 
+mod apps;
 mod control;
 mod fault;
 mod keys;
@@ -25,6 +26,7 @@ use loggregator_service::Lifecycle;
 use serde_json::Value;
 use traffic_controller::access::{PlatformConfig, Secret};
 
+pub use apps::App;
 pub use control::Control;
 pub use fault::{Endpoint, Fault, Mode};
 pub use keys::Rotation;
@@ -38,6 +40,10 @@ use state::State;
 pub const CLIENT_ID: &str = "doppler";
 /// Its secret.
 pub const CLIENT_SECRET: &str = "stub-client-secret";
+/// The user who may ask for a token with the password grant.
+pub const USER: &str = "operator";
+/// Its password.
+pub const PASSWORD: &str = "stub & password";
 /// The issuer of signed tokens.
 pub const ISSUER: &str = "https://uaa.stub/oauth/token";
 /// The name in the Cloud Controller's certificate.
@@ -148,6 +154,16 @@ impl PlatformStub {
     /// Makes an endpoint slow or wrong, or well again with the default.
     pub fn set_fault(&self, endpoint: Endpoint, fault: Fault) {
         self.state.faults.lock().insert(endpoint, fault);
+    }
+
+    /// The apps that the Cloud Controller knows from now on.
+    pub fn set_apps(&self, apps: Vec<App>) {
+        *self.state.apps.lock() = apps;
+    }
+
+    /// For how many seconds the tokens are good that are asked for from now on.
+    pub fn set_token_life(&self, seconds: i64) {
+        *self.state.token_life.lock() = seconds;
     }
 
     /// Calls of an endpoint with this token.

@@ -10,15 +10,15 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use loggregator_net::http::{BodyError, Handler, Request, Response, full};
 use serde_json::{Value, json};
 
 use super::fault::{Endpoint, Mode};
-use super::state::State;
-use super::{CLIENT_ID, CLIENT_SECRET};
+use super::state::{Grant, State};
+use super::{CLIENT_ID, CLIENT_SECRET, PASSWORD, USER, apps};
 
 /// Largest body of a request.
 const MAX_BODY: usize = 1 << 20;
@@ -48,6 +48,7 @@ async fn uaa(state: &State, request: Request) -> Response {
     let endpoint = match (&head.method, head.uri.path()) {
         (&Method::POST, "/check_token") => Endpoint::CheckToken,
         (&Method::GET, "/token_keys") => Endpoint::TokenKeys,
+        (&Method::POST, "/oauth/token") => Endpoint::OauthToken,
         _ => Endpoint::Other,
     };
     let body = read(body).await;
@@ -73,6 +74,7 @@ async fn uaa(state: &State, request: Request) -> Response {
             check_token(state, &token)
         }
         Endpoint::TokenKeys => answer(200, &state.keys.lock().published()),
+        Endpoint::OauthToken => oauth_token(state, head.headers.get(AUTHORIZATION), &body),
         _ => complaint(404, "not_found", "no such endpoint"),
     }
 }
@@ -96,6 +98,34 @@ fn check_token(state: &State, token: &str) -> Response {
     }
 }
 
+/// Tokens by the client-credentials and the password grant, for the one client and the one user.
+fn oauth_token(state: &State, given: Option<&HeaderValue>, form: &[u8]) -> Response {
+    let pair = STANDARD.encode(format!("{CLIENT_ID}:{CLIENT_SECRET}"));
+    if given.is_none_or(|given| given.as_bytes() != format!("Basic {pair}").as_bytes()) {
+        return complaint(401, "unauthorized", "Bad credentials");
+    }
+    let field = |name| form_field(form, name).unwrap_or_default();
+    match field("grant_type").as_str() {
+        "client_credentials" => {}
+        "password" if field("username") == USER && field("password") == PASSWORD => {}
+        "password" => return complaint(401, "unauthorized", "Bad credentials"),
+        _ => return complaint(400, "unsupported_grant_type", "unknown"),
+    }
+    let life = *state.token_life.lock();
+    let grant = Grant {
+        lifetime_s: Some(life),
+        apps: vec!["*".to_owned()],
+        ..Grant::admin()
+    };
+    match state.issue(grant, &json!({})) {
+        Ok(token) => answer(
+            200,
+            &json!({ "access_token": token, "token_type": "bearer", "expires_in": life }),
+        ),
+        Err(_) => page(500),
+    }
+}
+
 async fn capi(state: &State, request: Request) -> Response {
     const LOG_ACCESS: &str = "/internal/v4/log_access/";
     const SERVICE_INSTANCES: &str = "/v3/service_instances/";
@@ -104,6 +134,8 @@ async fn capi(state: &State, request: Request) -> Response {
         (Endpoint::LogAccess, id)
     } else if let Some(id) = path.strip_prefix(SERVICE_INSTANCES) {
         (Endpoint::ServiceInstances, id)
+    } else if path == "/v3/apps" {
+        (Endpoint::Apps, "")
     } else {
         (Endpoint::Other, "")
     };
@@ -123,6 +155,11 @@ async fn capi(state: &State, request: Request) -> Response {
     }
     match state.good(token) {
         None => complaint(401, "CF-InvalidAuthToken", "Invalid Auth Token"),
+        Some(_) if endpoint == Endpoint::Apps => {
+            let base = "https://api.example.com";
+            let query = request.uri().query().unwrap_or_default();
+            answer(200, &apps::page(&state.apps.lock(), query, base))
+        }
         Some((grant, _)) if State::sees(&grant, endpoint, id) => answer(200, &json!({})),
         Some(_) => complaint(404, "CF-ResourceNotFound", "Resource not found"),
     }
@@ -137,6 +174,11 @@ async fn fault(state: &State, endpoint: Endpoint) -> Option<Response> {
     match fault.mode {
         Mode::None => None,
         Mode::Status(status) => Some(page(status)),
+        Mode::Limited(seconds) => {
+            let mut answer = complaint(429, "CF-RateLimitExceeded", "Rate Limit Exceeded");
+            answer.headers_mut().insert(RETRY_AFTER, seconds.into());
+            Some(answer)
+        }
         Mode::WrongJson => Some(page(200)),
         Mode::Hang => std::future::pending().await,
         Mode::Close => Some(Response::new(Breaks::default().boxed_unsync())),

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::apps::App;
 use super::fault::{Endpoint, Fault};
 use super::keys::Keys;
 
@@ -86,6 +87,9 @@ pub(super) struct State {
     pub keys: Mutex<Keys>,
     pub faults: Mutex<BTreeMap<Endpoint, Fault>>,
     pub calls: Mutex<Calls>,
+    pub apps: Mutex<Vec<App>>,
+    /// Seconds for which tokens of `/oauth/token` are good.
+    pub token_life: Mutex<i64>,
 }
 
 impl State {
@@ -95,6 +99,8 @@ impl State {
             keys: Mutex::new(Keys::new()?),
             faults: Mutex::default(),
             calls: Mutex::default(),
+            apps: Mutex::default(),
+            token_life: Mutex::new(3600),
         })
     }
 

@@ -149,6 +149,11 @@ impl Cache {
         now.saturating_sub(entry.confirmed) > self.expire
     }
 
+    fn is_fresh(&self, entry: &Entry) -> bool {
+        let age = self.clock.load(Relaxed).saturating_sub(entry.confirmed);
+        entry.names.is_some() && age <= self.refresh
+    }
+
     fn shard(&self, id: u128) -> &Shard {
         &self.shards[shard_of(id)]
     }
@@ -181,6 +186,9 @@ impl Cache {
         let first = fastrand::usize(..SHARDS);
         for shard in self.shards[first..].iter().chain(&self.shards[..first]) {
             let mut wanted = shard.wanted.lock();
+            // All apps may have been told meanwhile.
+            let map = shard.map.load();
+            wanted.retain(|id| !map.get(id).is_some_and(|entry| self.is_fresh(entry)));
             let left = most - ids.len();
             if left == 0 {
                 break;

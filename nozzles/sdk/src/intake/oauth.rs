@@ -227,7 +227,9 @@ impl Keeper {
                     failures.reset();
                     number += 1;
                     let fetched = Instant::now();
-                    self.publish(number, authorization, fetched + life);
+                    // It has to get there in time, whatever the clock of the other side says.
+                    let margin = (life / 10).min(Duration::from_secs(5));
+                    self.publish(number, authorization, fetched + life - margin);
                     let renew = life.mul_f64(0.75 + 0.15 * fastrand::f64());
                     let renew = fetched + renew.max(Duration::from_millis(500));
                     tokio::select! {
