@@ -23,6 +23,7 @@ pub fn kinds() -> Kinds {
         .with(loggregator_nozzle_file::FileKind)
         .with(loggregator_nozzle_syslog::SyslogKind)
         .with(loggregator_nozzle_prometheus::PrometheusKind::new())
+        .with(loggregator_nozzle_kafka::KafkaKind)
 }
 
 /// Options of `nozzle`.

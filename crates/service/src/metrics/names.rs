@@ -427,6 +427,45 @@ table! {
         NOZZLE_TOP_BYTES: COUNTER, Bytes, "loggregator_nozzle_top_source_bytes_total", ["source_id", "app", "space", "org"],
             "Bytes of envelopes of the 20 sources that sent most of them.";
     }
+
+    "nozzle: kafka", "Of every destination of the kind kafka; `destination` is its name; most are what librdkafka says of itself, every `statistics_interval`." => {
+        KAFKA_DELIVERED: COUNTER, Count, "loggregator_nozzle_kafka_delivered_records_total", ["destination", "topic"],
+            "Records that the brokers confirmed.";
+        KAFKA_TOPIC_OVERFLOW: COUNTER, Envelopes, "loggregator_nozzle_kafka_topic_overflow_total", ["destination"],
+            "Envelopes whose topic would have been one more than max_topics.";
+        KAFKA_QUEUE_RECORDS: GAUGE, Count, "loggregator_nozzle_kafka_queue_records", ["destination"],
+            "Records in the client, waiting or on their way.";
+        KAFKA_QUEUE_BYTES: GAUGE, Bytes, "loggregator_nozzle_kafka_queue_bytes", ["destination"],
+            "Bytes of these.";
+        KAFKA_QUEUE_MAX_BYTES: GAUGE, Bytes, "loggregator_nozzle_kafka_queue_max_bytes", ["destination"],
+            "Bytes that there may be.";
+        KAFKA_QUEUE_FULL: COUNTER, Count, "loggregator_nozzle_kafka_queue_full_total", ["destination"],
+            "Times that a record had to wait for room in the client.";
+        KAFKA_QUEUE_TIME: GAUGE, Seconds, "loggregator_nozzle_kafka_queue_seconds", ["destination", "statistic"],
+            "How long records waited in the client before they were sent; statistic is mean or p99.";
+        KAFKA_RTT: GAUGE, Seconds, "loggregator_nozzle_kafka_rtt_seconds", ["destination", "statistic"],
+            "How long brokers took to answer a request; statistic is mean or p99.";
+        KAFKA_THROTTLE: GAUGE, Seconds, "loggregator_nozzle_kafka_throttle_seconds", ["destination"],
+            "Longest pause that a broker asked for because of a quota.";
+        KAFKA_BROKERS_UP: GAUGE, Connections, "loggregator_nozzle_kafka_brokers_up", ["destination"],
+            "Brokers that the client is connected to.";
+        KAFKA_REQUESTS: COUNTER, Count, "loggregator_nozzle_kafka_requests_total", ["destination"],
+            "Requests sent to brokers.";
+        KAFKA_SENT_BYTES: COUNTER, Bytes, "loggregator_nozzle_kafka_sent_bytes_total", ["destination"],
+            "Bytes sent to brokers, compressed.";
+        KAFKA_REQUEST_ERRORS: COUNTER, Count, "loggregator_nozzle_kafka_request_errors_total", ["destination"],
+            "Requests that could not be sent.";
+        KAFKA_REQUEST_RETRIES: COUNTER, Count, "loggregator_nozzle_kafka_request_retries_total", ["destination"],
+            "Requests sent again by the client itself.";
+        KAFKA_REQUEST_TIMEOUTS: COUNTER, Count, "loggregator_nozzle_kafka_request_timeouts_total", ["destination"],
+            "Requests that no broker answered in time.";
+        KAFKA_CLIENT_ERRORS: COUNTER, Count, "loggregator_nozzle_kafka_client_errors_total", ["destination", "code"],
+            "Errors of the client as a whole: connect, tls, authentication, kafka_error.";
+        KAFKA_PRODUCER_RESTARTS: COUNTER, Count, "loggregator_nozzle_kafka_producer_restarts_total", ["destination"],
+            "Clients that had to be given up and made anew.";
+        KAFKA_TRANSACTIONS: COUNTER, Count, "loggregator_nozzle_kafka_transactions_total", ["destination", "result"],
+            "Transactions by their end: committed or aborted.";
+    }
 }
 
 /// Every metric of the table.
