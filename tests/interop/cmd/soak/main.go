@@ -1,6 +1,7 @@
 // Command soak reads a firehose WebSocket and `GET /v2/read` for a long time while everything around them changes: streams
-// reach their timeout, certificates are replaced on disk, and two routers are restarted in turn. Emitters number their
-// logs; at the end every number that a reader did not get must stand in an account, or the command fails.
+// reach their timeout, certificates are replaced on disk, and two routers and the programs between are restarted in turn,
+// with SIGTERM. Emitters number their logs; at the end every number that a reader did not get must stand in an account, or
+// the command fails.
 //
 //	go run ./cmd/soak -duration 10m
 //
@@ -36,7 +37,8 @@ var (
 	duration      = flag.Duration("duration", 10*time.Minute, "how long logs are emitted")
 	rate          = flag.Int("rate", 1000, "logs per second, over both routers")
 	streamTimeout = flag.Duration("stream-timeout", 45*time.Second, "STREAM_TIMEOUT of the gateway")
-	restartEvery  = flag.Duration("restart-every", 40*time.Second, "time from one router's restart to the other's")
+	restartEvery  = flag.Duration("restart-every", 40*time.Second, "time from one restart to the next")
+	between       = flag.Bool("restart-between", true, "after each round of routers, restart one of the programs between")
 	rotateEvery   = flag.Duration("rotate-every", 25*time.Second, "time between rotations of all certificates")
 )
 
@@ -251,11 +253,10 @@ func (d *deployment) soak(emitters []*emitter, gateway *clients.Gateway, readers
 		case <-interrupted.Done():
 			return stopAll(emitters)
 		case <-restart.C:
-			number := restarts % len(d.routers)
-			restarts++
-			if err := d.restart(number); err != nil {
+			if err := d.restartNext(restarts); err != nil {
 				return err
 			}
+			restarts++
 		case <-rotate.C:
 			rotations++
 			if err := d.issue(); err != nil {
@@ -272,6 +273,22 @@ func (d *deployment) soak(emitters []*emitter, gateway *clients.Gateway, readers
 			log.Print(line)
 		}
 	}
+}
+
+// restartNext restarts the routers in turn and, after each round, one of the programs between.
+func (d *deployment) restartNext(done int) error {
+	round := len(d.routers)
+	if *between {
+		round++
+	}
+	if number := done % round; number < len(d.routers) {
+		return d.restart(number)
+	}
+	program := d.others[done/round%len(d.others)]
+	if err := program.Terminate(); err != nil {
+		return err
+	}
+	return program.Start()
 }
 
 // restart stops a router, takes its last account and starts it again.
