@@ -17,6 +17,7 @@
 //! [`start`] runs a nozzle inside a [`Lifecycle`](loggregator_service::Lifecycle).
 
 mod account;
+pub mod answers;
 mod base;
 pub mod buffer;
 mod cases;

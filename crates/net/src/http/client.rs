@@ -4,6 +4,7 @@
 //! a server whose certificate was checked just now. An answer that has no end in sight is read as it comes, see
 //! [`Client::open`].
 
+mod kept;
 mod streaming;
 
 use std::sync::Arc;
@@ -11,15 +12,17 @@ use std::time::Duration;
 
 use ::http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderValue, LOCATION};
 use ::http::uri::{Authority, PathAndQuery, Scheme};
-use ::http::{HeaderMap, Method, StatusCode, Uri};
+use ::http::{HeaderMap, Method, Response, StatusCode, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+pub use kept::Kept;
 pub use streaming::Streaming;
 
 use crate::{ClientTls, HandshakeError, socket, tls_connect};
@@ -264,16 +267,7 @@ impl Client {
                 .send_request(question.map(Full::new))
                 .await
                 .map_err(failed)?;
-            let (head, body) = response.into_parts();
-            let body = Limited::new(body, self.limits.max_body)
-                .collect()
-                .await
-                .map_err(|error| self.broken(&place, &*error))?;
-            Ok(Answer {
-                status: head.status,
-                headers: head.headers,
-                body: body.to_bytes(),
-            })
+            self.whole(&place, response).await
         };
         tokio::pin!(exchange);
         tokio::select! {
@@ -281,6 +275,24 @@ impl Client {
             // The connection ends with the answer, which is then complete, or with an error, which the exchange sees.
             _ = connection => exchange.await,
         }
+    }
+
+    /// Takes in the body of an answer.
+    async fn whole(
+        &self,
+        place: &str,
+        response: Response<Incoming>,
+    ) -> Result<Answer, ClientError> {
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, self.limits.max_body)
+            .collect()
+            .await
+            .map_err(|error| self.broken(place, &*error))?;
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body: body.to_bytes(),
+        })
     }
 
     fn broken(&self, place: &str, error: &(dyn std::error::Error + 'static)) -> ClientError {

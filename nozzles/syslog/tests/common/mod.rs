@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+pub mod peers;
 pub mod rfc5424;
 pub mod vectors;
 
@@ -69,4 +70,13 @@ pub fn log(seq: u64, source_id: &str, text: &str) -> Event {
 pub fn envelope(seq: u64, envelope: loggregator_proto::v2::Envelope) -> Event {
     use prost::Message as _;
     Event::new(seq, 0, envelope.encode_to_vec().into())
+}
+
+/// `[tls]` of a destination that shows a client certificate.
+pub fn tls(certs: &loggregator_testkit::Certs) -> String {
+    let files = certs.tls("client");
+    format!(
+        "[tls]\nca_file = {:?}\ncert_file = {:?}\nkey_file = {:?}\nserver_name = \"doppler\"\n",
+        files.ca, files.cert, files.key
+    )
 }
