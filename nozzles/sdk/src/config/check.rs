@@ -15,6 +15,7 @@ use super::source::FILE;
 use super::tree::{Node, join, steps};
 use super::values::{Secret, Size, Time};
 use crate::filter::Filter;
+use crate::intake::{self, address};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -137,7 +138,8 @@ impl Check<'_, '_> {
             .add(join(&of.key, "filter"), &span, error.message);
     }
 
-    fn url(&mut self, of: &Of, url: &str, schemes: &[&str]) {
+    /// `secret`: a token or password is sent there.
+    fn url(&mut self, of: &Of, url: &str, schemes: &[&str; 2], secret: bool) {
         let host = url.split_once("://").filter(|(scheme, rest)| {
             schemes.contains(scheme) && !rest.is_empty() && !rest.starts_with(['/', '?', '#', ':'])
         });
@@ -149,6 +151,8 @@ impl Check<'_, '_> {
                 "url",
                 format!("must have the form {}", forms.join(" or ")),
             );
+        } else if let Err(reason) = address::check(url, (schemes[1], schemes[0]), secret) {
+            self.wrong(of, "url", reason);
         }
     }
 
@@ -185,18 +189,27 @@ impl Check<'_, '_> {
                 }
                 let every = rlp.resolve_interval;
                 self.time(&of, "resolve_interval", every, 100 * MILLISECOND, DAY);
+                self.message(&of, rlp.max_message);
             }
             IntakeConfig::WebSocket(web) => {
                 let of = Of::top("intake.websocket");
-                self.url(&of, &web.url, &["wss", "ws"]);
+                let secret = web.token.is_some() || web.oauth.is_some();
+                self.url(&of, &web.url, &["wss", "ws"], secret);
+                self.message(&of, web.max_message);
                 self.tokens(&of, web.token.as_ref(), web.oauth.as_ref());
             }
             IntakeConfig::Gateway(gateway) => {
                 let of = Of::top("intake.gateway");
-                self.url(&of, &gateway.url, &["https", "http"]);
+                let secret = gateway.token.is_some() || gateway.oauth.is_some();
+                self.url(&of, &gateway.url, &["https", "http"], secret);
+                self.message(&of, gateway.max_message);
                 self.tokens(&of, gateway.token.as_ref(), gateway.oauth.as_ref());
             }
         }
+    }
+
+    fn message(&mut self, of: &Of, bytes: Size) {
+        self.within(of, "max_message", bytes, Size(64 << 10), Size(1 << 30));
     }
 
     fn tokens(&mut self, of: &Of, token: Option<&Secret>, oauth: Option<&OauthConfig>) {
@@ -213,7 +226,7 @@ impl Check<'_, '_> {
     }
 
     fn oauth(&mut self, of: &Of, oauth: &OauthConfig) {
-        self.url(of, &oauth.url, &["https", "http"]);
+        self.url(of, &oauth.url, &["https", "http"], true);
         if oauth.client.is_empty() {
             self.wrong(of, "client", "is empty");
         }
@@ -226,11 +239,15 @@ impl Check<'_, '_> {
 
     fn select(&mut self, select: &SelectConfig) {
         let of = Of::top("select");
-        if let Some(shard) = &select.shard_id {
-            self.shard(&of, "shard_id", shard);
+        if let Some(shard) = &select.shard_id
+            && let Err(why) = intake::check_shard_id(shard)
+        {
+            let shard = shard.escape_debug();
+            let message = format!("`{shard}` cannot name a subscription: {why}");
+            self.wrong(&of, "shard_id", message);
         }
         if let Some(name) = &select.deterministic_name {
-            self.shard(&of, "deterministic_name", name);
+            self.member(&of, "deterministic_name", name);
         }
         let known = [
             Kind::Log,
@@ -253,8 +270,7 @@ impl Check<'_, '_> {
         self.filter(&of, select.filter.as_deref());
     }
 
-    /// Shard ids become a part of a URL for some intakes; `#` at their beginning breaks the handshake.
-    fn shard(&mut self, of: &Of, key: &str, id: &str) {
+    fn member(&mut self, of: &Of, key: &str, id: &str) {
         const LONGEST: usize = 256;
         let odd = |c: char| c.is_control() || c.is_whitespace();
         if id.is_empty() {
@@ -302,7 +318,7 @@ impl Check<'_, '_> {
 
     fn enrichment(&mut self, enrichment: &EnrichmentConfig) {
         let of = Of::top("enrichment");
-        self.url(&of, &enrichment.url, &["https", "http"]);
+        self.url(&of, &enrichment.url, &["https", "http"], true);
         self.oauth(&of.under("oauth"), &enrichment.oauth);
         self.time(&of, "refresh", enrichment.refresh, SECOND, 30 * DAY);
         self.time(&of, "expire", enrichment.expire, SECOND, 365 * DAY);

@@ -84,6 +84,9 @@ pub struct RlpIntake {
     /// How often names are resolved again.
     #[serde(default = "five_seconds")]
     pub resolve_interval: Time,
+    /// Bytes of a message. A longer one ends the stream that brings it.
+    #[serde(default = "max_message")]
+    pub max_message: Size,
 }
 
 /// `[intake.websocket]`
@@ -101,6 +104,9 @@ pub struct WebSocketIntake {
     pub token: Option<Secret>,
     /// Where tokens come from instead.
     pub oauth: Option<OauthConfig>,
+    /// Bytes of a message. A longer one ends the stream that brings it.
+    #[serde(default = "max_message")]
+    pub max_message: Size,
 }
 
 /// `[intake.gateway]`
@@ -118,6 +124,9 @@ pub struct GatewayIntake {
     pub token: Option<Secret>,
     /// Where tokens come from instead.
     pub oauth: Option<OauthConfig>,
+    /// Bytes of an event, which is JSON. A longer one ends the stream that brings it.
+    #[serde(default = "max_event")]
+    pub max_message: Size,
 }
 
 /// `[intake.in_process]`
@@ -396,6 +405,14 @@ fn stuck() -> Time {
 fn drain() -> Time {
     Time(Duration::from_secs(10))
 }
+/// What the platform's own clients take of dopplers.
+fn max_message() -> Size {
+    Size(10 << 20)
+}
+/// A batch of 4 MiB has some 6 MiB as JSON.
+fn max_event() -> Size {
+    Size(32 << 20)
+}
 fn five_seconds() -> Time {
     Time(Duration::from_secs(5))
 }
@@ -446,6 +463,7 @@ impl RlpIntake {
             cert_file: cert_file.into(),
             key_file: key_file.into(),
             resolve_interval: five_seconds(),
+            max_message: max_message(),
         }
     }
 }

@@ -191,7 +191,7 @@ audit.toml:6:1: intake.rlp.cert_file: is missing
 audit.toml:7:1: intake.rlp.adrs: unknown key; did you mean `addrs`?
 audit.toml:8:11: intake.rlp.ca_file: expected a text, found the number 7
 audit.toml:12:17: select.kinds[1]: `gouge` is none of `log`, `counter`, `gauge`, `timer`, `event`; did you mean `gauge`?
-audit.toml:13:12: select.shard_id: `#1` may not begin with `#`, nor have blanks or control characters
+audit.toml:13:12: select.shard_id: `#1` cannot name a subscription: it becomes a part of an address and may have none of # / ? % \\
 audit.toml:14:29: select.filter: `orgg` is no field; there are kind, source_id, instance_id, org, org_id, space, space_id, app, app_id, source_type, stream, deployment, job, index, ip, origin, name, text and tag.NAME; numbers are duration_ms, delta, total, value, bytes
 audit.toml:16:2: buffr: unknown key; did you mean `buffer`?
 audit.toml:20:8: destination.a/b.name: `a/b` cannot be the name of a file: write letters, digits, `-`, `_` and `.`, at most 64, a letter or digit first

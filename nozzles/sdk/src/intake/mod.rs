@@ -33,9 +33,10 @@ use loggregator_service::metrics::Metrics;
 
 pub use in_process::{Envelopes, Opening, Upstream};
 pub use monitor::{Monitor, Status, TokenState};
+pub(crate) use select::check_shard_id;
 pub use select::request;
 
-use crate::config::IntakeConfig;
+use crate::config::{IntakeConfig, Size};
 
 /// A subscription to everything that the nozzle wants.
 pub trait Intake: Send {
@@ -117,6 +118,10 @@ pub fn check(config: &IntakeConfig, request: &EgressBatchRequest) -> Result<(), 
         IntakeConfig::WebSocket(config) => websocket::check(config, request),
         IntakeConfig::Gateway(config) => gateway::check(config),
     }
+}
+
+fn bytes(size: Size) -> usize {
+    usize::try_from(size.0).unwrap_or(usize::MAX)
 }
 
 /// Makes the intake that the configuration asks for. Without any envelope for `max_silence` its streams are opened again;

@@ -14,9 +14,9 @@ use loggregator_net::{ClientTls, TlsFiles};
 use loggregator_proto::v2::EgressBatchRequest;
 use loggregator_service::Lifecycle;
 
-use super::IntakeError;
 use super::monitor::{Ended, Monitor};
 use super::watch::Source;
+use super::{IntakeError, bytes};
 use crate::config::RlpIntake;
 
 /// How long servers may take to end their streams when the nozzle stops.
@@ -51,7 +51,8 @@ impl Rlp {
         let watch = ClientTls::watch(tls.clone(), config.resolve_interval.0, lifecycle.token());
         lifecycle.spawn("intake certificates", watch);
         monitor.uses(None, Some(&tls));
-        let connector = Connector::new(&config.server_name, Some(tls));
+        let mut connector = Connector::new(&config.server_name, Some(tls));
+        connector.settings.max_message = bytes(config.max_message);
         let (addrs, every) = (config.addrs.clone(), config.resolve_interval.0);
         let addresses = Addresses::resolved(addrs, every, lifecycle.token()).await;
         let set = DopplerSet::new(&addresses, connector.clone());

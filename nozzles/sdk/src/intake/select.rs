@@ -26,7 +26,7 @@ pub fn request(
     sources: Option<&[String]>,
 ) -> Result<EgressBatchRequest, IntakeError> {
     let shard = select.shard_id.as_deref().unwrap_or(shard);
-    check_shard_id(shard)?;
+    check_shard_id(shard).map_err(|why| IntakeError::ShardId(shard.to_owned(), why))?;
     let kinds = match select.kinds.as_slice() {
         [] => kinds,
         some => some
@@ -92,19 +92,18 @@ pub(super) fn kind_of(message: &Message) -> Kind {
 
 /// A name that is a path's segment and a query's value wherever it goes. Go traffic controllers cut it off at `#` and `?`,
 /// and know no such path when there is a `/`, however it is written.
-fn check_shard_id(id: &str) -> Result<(), IntakeError> {
-    let wrong = |why| Err(IntakeError::ShardId(id.to_owned(), why));
+pub(crate) fn check_shard_id(id: &str) -> Result<(), &'static str> {
     if id.is_empty() {
-        return wrong("without a name it keeps no place, and each connection gets everything");
+        return Err("without a name it keeps no place, and each connection gets everything");
     }
     if id.len() > MAX_SHARD_ID {
-        return wrong("it is longer than 256 bytes");
+        return Err("it is longer than 256 bytes");
     }
     if id == "." || id == ".." || id.contains(['#', '/', '?', '%', '\\']) {
-        return wrong("it must stand in an address as it is");
+        return Err("it becomes a part of an address and may have none of # / ? % \\");
     }
     if id.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        return wrong("it has blanks or control characters");
+        return Err("it has blanks or control characters");
     }
     Ok(())
 }

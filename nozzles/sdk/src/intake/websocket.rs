@@ -19,7 +19,7 @@ use super::monitor::{Ended, Monitor};
 use super::oauth::{Credentials, Shown};
 use super::select::Selection;
 use super::watch::Source;
-use super::{IntakeError, address};
+use super::{IntakeError, address, bytes};
 use crate::config::WebSocketIntake;
 
 const KEY: &str = "intake.websocket";
@@ -76,6 +76,7 @@ impl WebSocket {
     ) -> Result<WebSocket, IntakeError> {
         let url = url(config)?;
         let mut ws = WsConfig::new(&url);
+        ws.max_message = bytes(config.max_message);
         if url.starts_with("wss:") {
             let tls = address::tls(
                 config.ca_file.as_ref(),
@@ -286,4 +287,50 @@ fn record(record: &[u8]) -> EnvelopeRef<'_> {
         .unwrap_or(0)
         + 2;
     EnvelopeRef::new(record.get(head..).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use loggregator_envelope::KindSet;
+
+    use super::*;
+    use crate::config::SelectConfig;
+
+    #[test]
+    fn the_halves_of_a_firehose() {
+        let of = |kinds: &[Kind]| {
+            let kinds: KindSet = kinds.iter().copied().collect();
+            let request = crate::intake::request(&SelectConfig::default(), "n", kinds, None);
+            filter(&Selection::of(&request.unwrap()))
+        };
+        assert_eq!(of(&[Kind::Log]), Some(Filter::Logs));
+        assert_eq!(of(&[Kind::Log, Kind::Event]), Some(Filter::Logs));
+        assert_eq!(of(&[Kind::Counter]), Some(Filter::Metrics));
+        assert_eq!(of(&[Kind::Gauge, Kind::Timer]), Some(Filter::Metrics));
+        assert_eq!(of(&[Kind::Log, Kind::Timer]), None);
+        assert_eq!(of(&[Kind::Event]), None);
+    }
+
+    #[test]
+    fn close_codes_say_who_is_slow() {
+        let codes = [1000, 1008, 1001, 1006, 1011].map(closed);
+        let (slow, broken) = (Ended::SlowConsumer, Ended::Failed);
+        assert_eq!(codes, [slow, slow, Ended::Closed, broken, broken]);
+    }
+
+    #[test]
+    fn an_envelope_is_found_behind_the_head_of_its_record() {
+        for source in ["a", &"b".repeat(200), &"c".repeat(20_000)] {
+            let body = [&[0x12][..], &prost_len(source.len()), source.as_bytes()].concat();
+            let whole = [&[0x0a][..], &prost_len(body.len()), &body].concat();
+            assert_eq!(record(&whole).source_id(), source);
+        }
+        assert_eq!(record(&[]).source_id(), "");
+    }
+
+    fn prost_len(len: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        prost::encoding::encode_varint(len as u64, &mut out);
+        out
+    }
 }

@@ -27,7 +27,7 @@ use super::monitor::{Ended, Monitor};
 use super::oauth::{Credentials, Shown};
 use super::select::Selection;
 use super::watch::Source;
-use super::{IntakeError, address};
+use super::{IntakeError, address, bytes};
 use crate::config::GatewayIntake;
 
 const KEY: &str = "intake.gateway";
@@ -35,8 +35,6 @@ const KEY: &str = "intake.gateway";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Without a byte for so long a response is dead: there is a heartbeat after 15 s without envelopes.
 const IDLE: Duration = Duration::from_secs(60);
-/// Bytes of an event. A batch of 4 MiB, the most that a reverse log proxy sends, has about 6 as JSON.
-const MAX_EVENT: usize = 32 << 20;
 /// After so long a gateway ends a response, unless it was seen to do so earlier.
 const LIFETIME: Duration = Duration::from_secs(14 * 60);
 /// So long before that the next one is asked for.
@@ -87,6 +85,10 @@ pub(super) struct Gateway {
     leaving: Option<Box<Response>>,
     /// After which time the gateway ends a response.
     lifetime: Duration,
+    /// So long before that the next one is asked for, up to twice as long.
+    overlap: Duration,
+    /// A response that lived for so long was well.
+    well: Duration,
     /// When the next one is asked for.
     renew: Pin<Box<Sleep>>,
     backoff: Backoff,
@@ -99,6 +101,7 @@ struct Door {
     client: Client,
     url: String,
     credentials: Credentials,
+    max_event: usize,
 }
 
 impl Gateway {
@@ -135,12 +138,15 @@ impl Gateway {
             client,
             url: format!("{base}/v2/read?{}", query(request)),
             credentials,
+            max_event: bytes(config.max_message),
         });
         Ok(Gateway {
             state: State::Opening(opening(&door)),
             door,
             leaving: None,
             lifetime: LIFETIME,
+            overlap: OVERLAP,
+            well: WELL,
             renew: Box::pin(sleep(LIFETIME)),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
             stopped: false,
@@ -156,7 +162,7 @@ impl Gateway {
 
     fn opened(&mut self, response: Response) {
         // Many nozzles that were started together need not come together for ever.
-        let early = OVERLAP.mul_f64(1.0 + fastrand::f64());
+        let early = self.overlap.mul_f64(1.0 + fastrand::f64());
         self.renew
             .as_mut()
             .reset(response.since + self.lifetime.saturating_sub(early));
@@ -170,10 +176,10 @@ impl Gateway {
             return;
         };
         let age = response.since.elapsed();
-        if age > WELL {
+        if age > self.well {
             self.backoff.reset();
         }
-        if why == Ended::Expired && age > WELL {
+        if why == Ended::Expired && age > self.well {
             self.lifetime = age;
             tracing::debug!(
                 ?age,
@@ -300,11 +306,11 @@ impl Source for Gateway {
 }
 
 impl Response {
-    fn new(streaming: Streaming) -> Response {
+    fn new(streaming: Streaming, max_event: usize) -> Response {
         Response {
             resumes: streaming.headers.contains_key(RESUME),
             streaming,
-            events: Events::new(MAX_EVENT),
+            events: Events::new(max_event),
             since: Instant::now(),
             idle: Box::pin(sleep(IDLE)),
             heard: false,
@@ -405,7 +411,7 @@ impl Door {
         if !answer.headers.get(CONTENT_TYPE).is_some_and(events) {
             return Err((Ended::Refused, "what answered is no gateway".to_owned()));
         }
-        Ok(Response::new(answer))
+        Ok(Response::new(answer, self.max_event))
     }
 
     fn question(&self, shown: &Shown) -> Result<Question, String> {
@@ -451,27 +457,4 @@ fn query(request: &EgressBatchRequest) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use loggregator_envelope::KindSet;
-
-    use super::*;
-    use crate::config::SelectConfig;
-
-    #[test]
-    fn queries_are_those_of_the_gateway() {
-        let mut select = SelectConfig::default();
-        let asked = |select: &SelectConfig, kinds| {
-            query(&crate::intake::request(select, "my-nozzle", kinds, None).unwrap())
-        };
-        assert_eq!(
-            asked(&select, KindSet::ALL),
-            "shard_id=my-nozzle&log&counter&gauge&timer&event"
-        );
-        select.deterministic_name = Some("nozzle 0".to_owned());
-        select.source_ids = vec!["b&c".to_owned(), "a".to_owned()];
-        assert_eq!(
-            asked(&select, KindSet::of(Kind::Log)),
-            "shard_id=my-nozzle&deterministic_name=nozzle%200&source_id=a&source_id=b%26c&log"
-        );
-    }
-}
+mod tests;
