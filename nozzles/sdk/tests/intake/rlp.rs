@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use loggregator_testkit::{Pipeline, eventually};
+use tokio_util::sync::CancellationToken;
 
 use super::reader::{Reader, Received, select};
 
@@ -85,6 +86,41 @@ async fn a_nozzle_that_comes_back_goes_on_where_it_stopped() {
         }
     }
     assert_eq!(load.accepted(), 5_000);
+}
+
+/// Scenario: the nozzle is stopped and started again three times while lines are sent without a pause.
+/// Guarantee: it gets every line once and in order: what is under way at a stop is taken with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_nozzle_that_is_restarted_under_load_loses_nothing() {
+    let pipeline = Pipeline::start().await.unwrap();
+    let received = Received::default();
+    let stop = CancellationToken::new();
+    let mut reader = Reader::start(&at_rlp(&pipeline), &select(""), &received).await;
+    eventually("the doppler is subscribed at", async || {
+        pipeline.open_subscriptions("v2") == 1
+    })
+    .await;
+    let mut load = pipeline.load(&SOURCES).unwrap();
+    let stopped = stop.clone();
+    let sending = tokio::spawn(async move {
+        load.send_while(5_000, || !stopped.is_cancelled())
+            .await
+            .unwrap();
+        load.accepted()
+    });
+    for _ in 0..3 {
+        let lines = received.checker().lines();
+        eventually("lines come", async || {
+            received.checker().lines() > lines + 1_000
+        })
+        .await;
+        reader.stop().await;
+        reader = Reader::start(&at_rlp(&pipeline), &select(""), &received).await;
+    }
+    stop.cancel();
+    let sent = sending.await.unwrap();
+    received.exactly(sent, &SOURCES).await;
+    reader.stop().await;
 }
 
 /// Scenario: two dopplers without a reverse log proxy; one stops and comes back.
