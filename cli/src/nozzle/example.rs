@@ -101,12 +101,27 @@ pub fn list(args: &ListArgs) -> Result<ExitCode> {
     Ok(Exit::Done.into())
 }
 
-/// The kinds, a line each.
+/// Where a line of help ends, so that nobody else breaks it.
+const WIDTH: usize = 96;
+
+/// The kinds: names, and behind each what it does.
 pub fn table() -> String {
-    kinds()
-        .iter()
-        .map(|kind| format!("  {:<11} {}\n", kind.name(), kind.about()))
-        .collect()
+    let mut text = String::new();
+    for kind in kinds().iter() {
+        let mut line = format!("  {:<11}", kind.name());
+        for word in kind.about().split_whitespace() {
+            if line.len() + 1 + word.len() > WIDTH {
+                text.push_str(&line);
+                text.push('\n');
+                line = " ".repeat(13);
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod example;
 mod load;
 mod run;
 mod summary;
+mod tap;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,8 @@ enum NozzleCommand {
     Check(check::CheckArgs),
     /// Run the tests in a file: envelopes, and what should become of them
     Test(cases::TestArgs),
+    /// Show what flows in a nozzle that runs, live
+    Tap(tap::TapArgs),
     /// Print a complete file with comments
     Example(example::ExampleArgs),
     /// Print the kinds of destinations
@@ -69,6 +72,7 @@ pub fn run(args: NozzleArgs, color: ColorArg) -> Result<ExitCode> {
         NozzleCommand::Run(args) => run::run(args, color),
         NozzleCommand::Check(args) => check::run(args, color),
         NozzleCommand::Test(args) => cases::run(args, color),
+        NozzleCommand::Tap(args) => tap::run(args, color),
         NozzleCommand::Example(args) => example::run(&args),
         NozzleCommand::List(args) => example::list(&args),
     }
