@@ -26,6 +26,9 @@ pub struct Endpoints {
     /// Its gateway's; absent in files of earlier programs.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rlp_gateway: Option<RlpGatewayEndpoints>,
+    /// Where Prometheus scrapes the apps' metrics; absent where it cannot.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub prometheus: Option<PrometheusEndpoints>,
     /// The nozzles'; absent where there are none.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub nozzles: Vec<NozzleEndpoints>,
@@ -91,6 +94,13 @@ pub struct RlpGatewayEndpoints {
     pub url: String,
     /// Metrics, health and ledger over plain HTTP.
     pub admin: String,
+}
+
+/// Where Prometheus scrapes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrometheusEndpoints {
+    /// The page, plain HTTP.
+    pub url: String,
 }
 
 /// Where a nozzle tells how it is.
@@ -175,6 +185,9 @@ impl Endpoints {
                 url: "https://127.0.0.1:8088".to_owned(),
                 admin: "http://127.0.0.1:14828".to_owned(),
             }),
+            prometheus: Some(PrometheusEndpoints {
+                url: "http://127.0.0.1:9186/metrics".to_owned(),
+            }),
             nozzles: vec![NozzleEndpoints {
                 name: "audit".to_owned(),
                 admin: "http://127.0.0.1:14840".to_owned(),
@@ -208,6 +221,7 @@ mod tests {
         assert_eq!(json["traffic_controller"]["url"], "wss://127.0.0.1:8081");
         assert_eq!(json["rlp"]["grpc"], "127.0.0.1:8083");
         assert_eq!(json["rlp_gateway"]["url"], "https://127.0.0.1:8088");
+        assert_eq!(json["prometheus"]["url"], "http://127.0.0.1:9186/metrics");
         assert_eq!(json["nozzles"][0]["name"], "audit");
         assert_eq!(json["nozzles"][0]["admin"], "http://127.0.0.1:14840");
         assert_eq!(json["ca_file"], "/s/ca.crt");
@@ -224,12 +238,13 @@ mod tests {
         let earlier = Endpoints {
             rlp: None,
             rlp_gateway: None,
+            prometheus: None,
             nozzles: Vec::new(),
             ..Endpoints::example()
         };
         earlier.write(&path).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(!text.contains("rlp") && !text.contains("nozzles"));
+        assert!(!text.contains("rlp") && !text.contains("prometheus") && !text.contains("nozzles"));
         assert_eq!(Endpoints::read(&path).unwrap(), Some(earlier));
     }
 

@@ -9,8 +9,8 @@ mod files;
 mod pki;
 
 pub use endpoints::{
-    AgentEndpoints, DopplerEndpoints, Endpoints, NozzleEndpoints, RlpEndpoints,
-    RlpGatewayEndpoints, TrafficControllerEndpoints,
+    AgentEndpoints, DopplerEndpoints, Endpoints, NozzleEndpoints, PrometheusEndpoints,
+    RlpEndpoints, RlpGatewayEndpoints, TrafficControllerEndpoints,
 };
 pub use files::write_private;
 pub use pki::{Identity, Pki};

@@ -31,6 +31,7 @@ impl Banner<'_> {
             rlp,
             rlp_gateway,
             nozzles,
+            prometheus,
             ..
         } = self.endpoints;
         let mut text = String::new();
@@ -67,7 +68,15 @@ impl Banner<'_> {
         if let Some(gateway) = rlp_gateway {
             row("", &format!("{}  (JSON over HTTP)", gateway.url));
         }
-        for nozzle in nozzles {
+        if let Some(prometheus) = prometheus {
+            row(
+                "prometheus",
+                &format!("{}  (the apps' metrics, to scrape)", prometheus.url),
+            );
+        }
+        // That one is a nozzle too, but nobody made it.
+        let own = |name: &str| name == super::nozzles::PROMETHEUS && prometheus.is_some();
+        for nozzle in nozzles.iter().filter(|nozzle| !own(&nozzle.name)) {
             row(
                 &format!("nozzle {}", nozzle.name),
                 &format!("{}  (to {})", nozzle.admin, nozzle.destinations.join(", ")),
@@ -216,6 +225,7 @@ mod tests {
             "wss://127.0.0.1:8081",
             "127.0.0.1:8083  (gRPC v2, mutual TLS)",
             "https://127.0.0.1:8088  (JSON over HTTP)",
+            "prometheus          http://127.0.0.1:9186/metrics  (the apps' metrics, to scrape)",
             "nozzle audit        http://127.0.0.1:14840  (to siem (syslog))",
             "curl -N --cacert /s/ca.crt -H \"Authorization: $(cat /s/token)\" 'https://127.0.0.1:8088/v2/read?log'",
             "t0ken  (in /s/token)",

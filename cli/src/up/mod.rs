@@ -62,6 +62,9 @@ pub struct UpArgs {
     /// Run the nozzle that a file describes too, in this process; may be given several times
     #[arg(long, value_name = "FILE", help_heading = "Outputs")]
     nozzle: Vec<PathBuf>,
+    /// Do not serve the apps' metrics to Prometheus
+    #[arg(long, help_heading = "Outputs")]
+    no_prometheus: bool,
     /// What to log to standard error, for instance `info` or `warn,doppler=debug`
     #[arg(
         long,
@@ -163,7 +166,10 @@ async fn start(
     loop {
         let plan = Plan::make(args, pki, token)?;
         let nozzles = match nozzles::plan(&args.nozzle, &args.state.dir(), color.stderr())? {
-            Ok(nozzles) => nozzles,
+            Ok(nozzles) => match plan.prometheus {
+                Some(choice) => nozzles.with_prometheus(choice.addr)?,
+                None => nozzles,
+            },
             Err(code) => return Ok(Err(code)),
         };
         tries -= 1;

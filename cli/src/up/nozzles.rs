@@ -1,5 +1,6 @@
 //! Nozzles in the process of `up`: they read from its reverse log proxy without a network in between.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::view::{Palette, count};
 /// Nozzles that are read and not started.
 pub struct Planned {
     configs: Vec<(PathBuf, NozzleConfig)>,
+    page: Option<SocketAddr>,
 }
 
 /// Reads the files; the exit code when one is wrong, after its errors were told.
@@ -52,7 +54,44 @@ pub fn plan(
         }
         configs.push((file.clone(), config));
     }
-    Ok(Ok(Planned { configs }))
+    Ok(Ok(Planned {
+        configs,
+        page: None,
+    }))
+}
+
+/// The name of the nozzle that `up` brings along.
+pub const PROMETHEUS: &str = "prometheus";
+
+impl Planned {
+    /// Adds the nozzle of the page that Prometheus scrapes; unless there is one of this name, which stands for it.
+    ///
+    /// # Errors
+    /// When its configuration is wrong, which is a fault of this program.
+    pub fn with_prometheus(mut self, addr: SocketAddr) -> Result<Self> {
+        if self
+            .configs
+            .iter()
+            .any(|(_, it)| it.nozzle.name == PROMETHEUS)
+        {
+            return Ok(self);
+        }
+        // A quiet pipeline is no reason to subscribe anew, and a scrape page has no past to keep.
+        let text = format!(
+            "[nozzle]\nname = \"{PROMETHEUS}\"\nmax_silence = \"0s\"\n[buffer.memory]\n[[destination]]\nname = \"{PROMETHEUS}\"\n\
+             [destination.prometheus]\nlisten_addr = \"{addr}\"\n"
+        );
+        let file = PathBuf::from("up");
+        let config = NozzleConfig::load(&file, &text, [], &kinds())?;
+        self.configs.push((file, config));
+        self.page = Some(addr);
+        Ok(self)
+    }
+
+    /// Where the page is, if `up` brings it along.
+    pub fn page(&self) -> Option<SocketAddr> {
+        self.page
+    }
 }
 
 /// A nozzle that runs in this process.

@@ -65,6 +65,8 @@ pub struct Plan {
     pub rlp_admin: Choice,
     pub gateway: Choice,
     pub gateway_admin: Choice,
+    /// The page that Prometheus scrapes.
+    pub prometheus: Option<Choice>,
     pub log_bytes: u64,
     pub resume_grace: Duration,
     pub drain_timeout: Duration,
@@ -105,6 +107,9 @@ impl Plan {
             rlp: port(Transport::Tcp, 8082 + args.dopplers)?,
             rlp_admin: port(Transport::Tcp, 14827)?,
             gateway_admin: port(Transport::Tcp, 14828)?,
+            prometheus: (!args.no_prometheus)
+                .then(|| port(Transport::Tcp, 9186))
+                .transpose()?,
             pki: pki.clone(),
             token_file: token.file.clone(),
             grants_file: token.grants.clone(),
@@ -150,6 +155,10 @@ impl Plan {
         all.extend(
             self.syslog_udp
                 .map(|choice| ("syslog UDP".to_owned(), choice)),
+        );
+        all.extend(
+            self.prometheus
+                .map(|choice| ("prometheus".to_owned(), choice)),
         );
         all.extend(
             self.dopplers

@@ -4,8 +4,8 @@ use super::live::Totals;
 use super::nozzles::{Nozzle, Planned};
 use super::plan::Plan;
 use crate::state::{
-    AgentEndpoints, DopplerEndpoints, Endpoints, RlpEndpoints, RlpGatewayEndpoints,
-    TrafficControllerEndpoints,
+    AgentEndpoints, DopplerEndpoints, Endpoints, PrometheusEndpoints, RlpEndpoints,
+    RlpGatewayEndpoints, TrafficControllerEndpoints,
 };
 use crate::view::count;
 use anyhow::{Context as _, Result};
@@ -58,6 +58,8 @@ pub struct Stack {
     rlp: rlp::Running,
     gateway: gateway::Running,
     nozzles: Vec<Nozzle>,
+    /// Where Prometheus finds the apps' metrics.
+    prometheus: Option<SocketAddr>,
 }
 
 impl Stack {
@@ -110,6 +112,7 @@ impl Stack {
         let gateway = gateway::start(gateway_config(plan, logs), &stages.gateway)
             .await
             .context("cannot start the reverse log proxy's gateway")?;
+        let prometheus = nozzles.page();
         let nozzles = nozzles.start(&rlp.provider(), &stages.nozzles).await?;
         let agent = loggregator_agent::start(agent_config(plan), &stages.agent)
             .await
@@ -121,6 +124,7 @@ impl Stack {
             rlp,
             gateway,
             nozzles,
+            prometheus,
         })
     }
 
@@ -168,6 +172,9 @@ impl Stack {
                     self.gateway.addr
                 ),
                 admin: admin(self.gateway.admin_addr),
+            }),
+            prometheus: self.prometheus.map(|addr| PrometheusEndpoints {
+                url: format!("http://{addr}/metrics"),
             }),
             nozzles: self.nozzles.iter().map(Nozzle::endpoints).collect(),
             ca_file: plan.pki.ca.clone(),
