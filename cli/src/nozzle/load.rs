@@ -57,6 +57,20 @@ pub fn load_or_refuse(
     }))
 }
 
+/// The configuration as the file is now; in words what is wrong with it.
+///
+/// # Errors
+/// The words.
+pub fn load_again(
+    file: &Path,
+    state: Option<PathBuf>,
+    palette: Palette,
+) -> Result<NozzleConfig, String> {
+    let loaded = load(file, state).map_err(|error| format!("{error:#}"))?;
+    let Loaded { text, config } = loaded;
+    config.map_err(|errors| render(&errors, &text, palette))
+}
+
 /// For people on a terminal with the lines that are wrong, otherwise one line per error.
 pub fn render(errors: &ConfigErrors, text: &str, palette: Palette) -> String {
     if output::stderr_is_terminal() {

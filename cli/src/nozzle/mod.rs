@@ -4,6 +4,8 @@ mod cases;
 mod check;
 mod example;
 mod load;
+pub mod reload;
+mod replay;
 mod run;
 mod summary;
 mod tap;
@@ -16,7 +18,7 @@ use loggregator_nozzle::Kinds;
 
 use crate::output::ColorArg;
 
-pub use load::load_or_refuse;
+pub use load::{load_again, load_or_refuse};
 
 /// Every kind of destination that this program knows.
 pub fn kinds() -> Kinds {
@@ -46,6 +48,8 @@ enum NozzleCommand {
     Test(cases::TestArgs),
     /// Show what flows in a nozzle that runs, live
     Tap(tap::TapArgs),
+    /// Put dead letters back through their destination
+    Replay(replay::ReplayArgs),
     /// Print a complete file with comments
     Example(example::ExampleArgs),
     /// Print the kinds of destinations
@@ -73,6 +77,7 @@ pub fn run(args: NozzleArgs, color: ColorArg) -> Result<ExitCode> {
         NozzleCommand::Check(args) => check::run(args, color),
         NozzleCommand::Test(args) => cases::run(args, color),
         NozzleCommand::Tap(args) => tap::run(args, color),
+        NozzleCommand::Replay(args) => replay::run(args, color),
         NozzleCommand::Example(args) => example::run(&args),
         NozzleCommand::List(args) => example::list(&args),
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -9,7 +10,8 @@ use loggregator_nozzle::config::NozzleConfig;
 use loggregator_service::{Lifecycle, logging};
 
 use super::kinds;
-use super::load::{load_or_refuse, read_from_up};
+use super::load::{load_again, load_or_refuse, read_from_up};
+use super::reload::Again;
 use super::summary::Summary;
 use crate::component::LogTable;
 use crate::output::{self, ColorArg};
@@ -21,6 +23,7 @@ const EXAMPLES: &str = "\
 Examples:
   loggregator nozzle run audit.toml               until Ctrl-C, which drains it
   loggregator nozzle run --dry-run audit.toml     counts and renders everything, sends nothing
+  kill -HUP PID                                   what changed in the file is taken over, the buffer is kept
   NOZZLE__DESTINATION__SIEM__SYSLOG__URL=syslog-tls://siem:6514 loggregator nozzle run audit.toml
 
 A file without [intake] reads from the `loggregator up` that runs on this machine.
@@ -57,7 +60,11 @@ pub fn run(args: RunArgs, color: ColorArg) -> Result<ExitCode> {
         Err(errors) => return Ok(crate::component::refuse(&errors)),
     };
     let _guard = logging::init(&log)?;
-    adapt(&mut config, &args)?;
+    if let Some(dir) = adapt(&mut config, &args)? {
+        output::tell(&format!(
+            "no [intake] in the file: reading from the `up` of {dir}"
+        ));
+    }
     crate::runtime(None)?.block_on(async {
         let lifecycle = Lifecycle::new();
         lifecycle
@@ -69,6 +76,14 @@ pub fn run(args: RunArgs, color: ColorArg) -> Result<ExitCode> {
         let running = loggregator_nozzle::start(config, &kinds, None, &lifecycle)
             .await
             .context("cannot start the nozzle")?;
+        let running = Arc::new(running);
+        let again: Again = Box::new(move || {
+            let mut config = load_again(&args.file, None, palette)?;
+            let adapted = adapt(&mut config, &args).map(drop);
+            adapted.map_err(|error| format!("{error:#}"))?;
+            Ok(config)
+        });
+        super::reload::watch(vec![(Arc::clone(&running), again)], &lifecycle)?;
         output::tell(summary.render().trim_end());
         for warning in &summary.warnings {
             output::tell(&format!(
@@ -83,17 +98,12 @@ pub fn run(args: RunArgs, color: ColorArg) -> Result<ExitCode> {
     })
 }
 
-/// What the command line and the machine add to the file.
-fn adapt(config: &mut NozzleConfig, args: &RunArgs) -> Result<()> {
+/// What the command line and the machine add to the file; the folder of the `up` that it reads from, if it does.
+fn adapt(config: &mut NozzleConfig, args: &RunArgs) -> Result<Option<String>> {
     if args.dry_run {
         for destination in &mut config.destinations {
             destination.dry_run = true;
         }
     }
-    if let Some(dir) = read_from_up(config, &args.state)? {
-        output::tell(&format!(
-            "no [intake] in the file: reading from the `up` of {dir}"
-        ));
-    }
-    Ok(())
+    read_from_up(config, &args.state)
 }

@@ -68,6 +68,7 @@ pub fn run(args: TapArgs, color: ColorArg) -> Result<ExitCode> {
         let stop = crate::signal::stop();
         tokio::pin!(stop);
         let mut lines = Lines::open(&admin, &path).await.map_err(unreachable)?;
+        output::tell(&format!("reading from {admin}, edge {edge}"));
         let (mut shown, mut left_out) = (0, 0);
         while args.count.is_none_or(|count| shown < count) {
             let line = tokio::select! {

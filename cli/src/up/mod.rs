@@ -124,6 +124,7 @@ pub async fn run(args: UpArgs, color: ColorArg) -> Result<ExitCode> {
         Ok(started) => started,
         Err(code) => return Ok(code),
     };
+    crate::nozzle::reload::watch(stack.reloads(&dir, color.stderr()), &lifecycle)?;
     if args.demo {
         feed::start(&plan, &lifecycle)?;
     }

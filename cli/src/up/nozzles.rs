@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use loggregator_net::grpc::Status;
+use loggregator_nozzle::Running;
 use loggregator_nozzle::config::{BufferConfig, IntakeConfig, NozzleConfig};
 use loggregator_nozzle::intake::{Envelopes, Opening, Upstream};
 use loggregator_proto::v2::EgressBatchRequest;
@@ -16,7 +17,8 @@ use loggregator_service::Lifecycle;
 use traffic_controller::provider::{self, Provider};
 
 use super::ports::{Transport, choose};
-use crate::nozzle::{kinds, load_or_refuse};
+use crate::nozzle::reload::Again;
+use crate::nozzle::{kinds, load_again, load_or_refuse};
 use crate::state::{NozzleEndpoints, StateDir};
 use crate::view::{Palette, count};
 
@@ -37,7 +39,7 @@ pub fn plan(
 ) -> Result<Result<Planned, ExitCode>> {
     let mut configs: Vec<(PathBuf, NozzleConfig)> = Vec::new();
     for file in files {
-        let config = match load_or_refuse(file, Some(dir.file("nozzles")), palette)? {
+        let config = match load_or_refuse(file, Some(dir.file(STATE)), palette)? {
             Ok(config) => config,
             Err(code) => return Ok(Err(code)),
         };
@@ -60,6 +62,10 @@ pub fn plan(
     }))
 }
 
+/// Stands for a file where there is none.
+const OWN: &str = "(up)";
+/// The folder of the nozzles' state in that of `up`.
+const STATE: &str = "nozzles";
 /// The name of the nozzle that `up` brings along.
 pub const PROMETHEUS: &str = "prometheus";
 
@@ -81,7 +87,7 @@ impl Planned {
             "[nozzle]\nname = \"{PROMETHEUS}\"\nmax_silence = \"0s\"\n[buffer.memory]\n[[destination]]\nname = \"{PROMETHEUS}\"\n\
              [destination.prometheus]\nlisten_addr = \"{addr}\"\n"
         );
-        let file = PathBuf::from("up");
+        let file = PathBuf::from(OWN);
         let config = NozzleConfig::load(&file, &text, [], &kinds())?;
         self.configs.push((file, config));
         self.page = Some(addr);
@@ -97,7 +103,10 @@ impl Planned {
 /// A nozzle that runs in this process.
 pub struct Nozzle {
     name: String,
-    running: loggregator_nozzle::Running,
+    running: Arc<Running>,
+    /// Where its configuration is read again; `None` for the one that `up` brings along.
+    file: Option<PathBuf>,
+    admin_addr: SocketAddr,
     destinations: Vec<String>,
     /// Whether what was not delivered is still there at the next start.
     durable: bool,
@@ -128,9 +137,11 @@ async fn start(
     lifecycle: &Lifecycle,
 ) -> Result<Nozzle> {
     let name = config.nozzle.name.clone();
-    if config.nozzle.admin_addr.is_none() {
-        config.nozzle.admin_addr = Some(choose(Transport::Tcp, 0)?.addr);
-    }
+    let admin_addr = match config.nozzle.admin_addr {
+        Some(addr) => addr,
+        None => choose(Transport::Tcp, 0)?.addr,
+    };
+    config.nozzle.admin_addr = Some(admin_addr);
     let durable = matches!(config.buffer, BufferConfig::Disk(_));
     if let BufferConfig::Disk(disk) = &config.buffer {
         std::fs::create_dir_all(&disk.path)
@@ -151,13 +162,27 @@ async fn start(
         .with_context(|| format!("cannot start the nozzle of {}", file.display()))?;
     Ok(Nozzle {
         name,
-        running,
+        running: Arc::new(running),
+        file: (file != Path::new(OWN)).then(|| file.to_owned()),
+        admin_addr,
         destinations,
         durable,
     })
 }
 
 impl Nozzle {
+    /// How it takes over what its file says now.
+    pub fn reload(&self, state: &StateDir, palette: Palette) -> Option<(Arc<Running>, Again)> {
+        let (file, addr) = (self.file.clone()?, self.admin_addr);
+        let state = state.file(STATE);
+        let again: Again = Box::new(move || {
+            let mut config = load_again(&file, Some(state.clone()), palette)?;
+            config.nozzle.admin_addr.get_or_insert(addr);
+            Ok(config)
+        });
+        Some((Arc::clone(&self.running), again))
+    }
+
     /// For `endpoints.json`.
     pub fn endpoints(&self) -> NozzleEndpoints {
         let admin = self.running.admin_addr.map(|addr| format!("http://{addr}"));

@@ -3,15 +3,18 @@
 use super::live::Totals;
 use super::nozzles::{Nozzle, Planned};
 use super::plan::Plan;
+use crate::nozzle::reload::Again;
 use crate::state::{
     AgentEndpoints, DopplerEndpoints, Endpoints, PrometheusEndpoints, RlpEndpoints,
-    RlpGatewayEndpoints, TrafficControllerEndpoints,
+    RlpGatewayEndpoints, StateDir, TrafficControllerEndpoints,
 };
-use crate::view::count;
+use crate::view::{Palette, count};
 use anyhow::{Context as _, Result};
+use loggregator_nozzle::Running;
 use loggregator_service::Lifecycle;
 use loggregator_service::ledger::{Report, Subscription};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use traffic_controller::gateway::{self, Logs};
 use traffic_controller::{Access, rlp};
@@ -192,6 +195,13 @@ impl Stack {
     /// The numbers of the live line.
     pub fn totals(&self) -> Totals {
         Totals::of(&self.reports())
+    }
+
+    /// The nozzles that can take over what their files say now.
+    pub fn reloads(&self, dir: &StateDir, palette: Palette) -> Vec<(Arc<Running>, Again)> {
+        let each = self.nozzles.iter();
+        each.filter_map(|nozzle| nozzle.reload(dir, palette))
+            .collect()
     }
 
     /// What the nozzles' destinations have not got, a line each, and whether it is lost.

@@ -114,6 +114,11 @@ impl Reader {
         wait_until(text, || self.output().contains(text));
     }
 
+    /// Waits until it said this on standard error.
+    pub fn wait_for_error(&self, text: &str) {
+        wait_until(text, || self.errors().contains(text));
+    }
+
     /// Sends it a signal, by its name.
     pub fn signal(&self, name: &str) {
         let id = self.child.lock().unwrap().id().to_string();

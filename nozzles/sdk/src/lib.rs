@@ -51,7 +51,7 @@ mod top;
 
 pub use account::Account;
 pub use cases::{CaseReport, Failure, run_tests};
-pub use dead_letter::{Letter, ReplayError, Replayed, replay};
+pub use dead_letter::{Letter, ReplayError, Replayed, dead_letters, replay};
 pub use destination::{
     BoxFuture, Context, Delivery, Destination, DynDestination, Outcome, Reason, StartError,
 };

@@ -54,20 +54,21 @@ pub(super) fn error(
     }
 }
 
-/// Reads `node`, which stands at the key `at`, as a `T`. `None` when anything is wrong with it; then `problems` has grown.
+/// Reads `node`, which stands at the key `at`, as a `T`. `None` when a value in it is wrong or missing; with unknown keys alone
+/// what it says besides can still be looked at. What is wrong is added to `problems`.
 pub(super) fn read<T: DeserializeOwned>(
     problems: &mut Problems<'_>,
     at: &str,
     node: &Node,
 ) -> Option<T> {
     let mut node = node.clone();
-    let before = problems.found.len();
+    let mut usable = true;
     let mut stand_in: Option<StandIn> = None;
     let mut taken_out: Vec<Vec<Step>> = Vec::new();
     // Each turn takes a key out, puts one in or tries another type; a file has not so many.
     for _ in 0..10_000 {
         let failure = match T::deserialize(Reader(&node)) {
-            Ok(value) => return (problems.found.len() == before).then_some(value),
+            Ok(value) => return usable.then_some(value),
             Err(failure) => failure,
         };
         let span = failure.span.clone().unwrap_or_else(|| node.span.clone());
@@ -84,6 +85,7 @@ pub(super) fn read<T: DeserializeOwned>(
         if let Why::Missing(name) = failure.why {
             let mut path = failure.path;
             path.push(Step::Key(name.to_owned()));
+            usable = false;
             if !taken_out.contains(&path) {
                 problems.add(shown(at, &path), &span, "is missing");
             }
@@ -94,6 +96,7 @@ pub(super) fn read<T: DeserializeOwned>(
             stand_in = Some(next);
             continue;
         }
+        usable &= matches!(failure.why, Why::UnknownKey { .. });
         let key = shown(at, &failure.path);
         problems.add(&key, &span, in_words(&failure.why, is_secret(&key)));
         if !node.remove(&failure.path) {

@@ -41,8 +41,8 @@ impl Section {
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, ConfigErrors> {
         let mut problems = Problems::new(&self.source);
         match read::read(&mut problems, &self.key, &self.node) {
-            Some(value) => Ok(value),
-            None => Err(finish(&self.source, problems.found)),
+            Some(value) if problems.found.is_empty() => Ok(value),
+            _ => Err(finish(&self.source, problems.found)),
         }
     }
 

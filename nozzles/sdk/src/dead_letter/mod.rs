@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 pub use letter::Letter;
-pub use replay::{ReplayError, Replayed, replay};
+pub use replay::{ReplayError, Replayed, dead_letters, replay};
 pub use store::StoreError;
 pub(crate) use store::{folder, folder_name};
 

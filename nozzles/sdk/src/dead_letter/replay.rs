@@ -61,7 +61,41 @@ pub enum ReplayError {
     },
 }
 
-/// Puts the dead letters of a destination back through it, oldest first, until there are none or the lifecycle stops.
+/// The dead letters of a destination, oldest first. Lines that are no letter are left out.
+///
+/// # Errors
+/// See [`ReplayError`].
+pub fn dead_letters(config: &NozzleConfig, destination: &str) -> Result<Vec<Letter>, ReplayError> {
+    let mut all = config.destinations.iter();
+    if all.all(|other| other.name != destination) {
+        return Err(ReplayError::NoDestination(destination.to_owned()));
+    }
+    let BufferConfig::Disk(disk) = &config.buffer else {
+        return Err(ReplayError::NoDisk);
+    };
+    let folder = folder(&disk.path, destination);
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let mut letters = Vec::new();
+    for path in Store::open(folder, u64::MAX)?.all()? {
+        let text = std::fs::read(&path).map_err(|source| ReplayError::File {
+            what: "read",
+            path,
+            source,
+        })?;
+        letters.extend(lines(&text).filter_map(|line| serde_json::from_slice::<Letter>(line).ok()));
+    }
+    Ok(letters)
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+}
+
+/// Puts the dead letters of a destination back through it, oldest first, until there are none or the lifecycle stops; with a
+/// `reason` only those that were refused for it, the others stay.
 ///
 /// Each is delivered, or becomes a dead letter again, with its number and time of receipt. It is not filtered or counted
 /// against a quota again, and enriched with nothing. The nozzle may be running; letters that it writes meanwhile stay. The
@@ -74,6 +108,7 @@ pub async fn replay(
     config: &NozzleConfig,
     kinds: &Kinds,
     destination: &str,
+    reason: Option<&str>,
     lifecycle: &Lifecycle,
 ) -> Result<Replayed, ReplayError> {
     let mut all = config.destinations.iter();
@@ -85,7 +120,7 @@ pub async fn replay(
     let planned = plan(settings, kinds)?;
     let limits = crate::pipeline::limits(settings, &*planned.plan);
     let max_bytes = settings.dead_letter.max_bytes.0;
-    let store = Store::open(folder(&disk.path, destination), max_bytes)?;
+    let mut store = Store::open(folder(&disk.path, destination), max_bytes)?;
     let letters = DeadLetters::open(destination, Some(&disk.path), max_bytes)?;
     let context = Context {
         nozzle: config.nozzle.name.clone(),
@@ -106,41 +141,48 @@ pub async fn replay(
         limits,
         letters,
         lifecycle: lifecycle.clone(),
+        reason,
         result: Replayed::default(),
     };
     for file in store.take_away()? {
-        replay.file(&file).await?;
+        replay.file(&file, &mut store).await?;
     }
     DynDestination::close(&*running).await;
     Ok(replay.result)
 }
 
-struct Replay {
+struct Replay<'a> {
     retrier: Retrier,
     limits: Limits,
     letters: DeadLetters,
     lifecycle: Lifecycle,
+    reason: Option<&'a str>,
     result: Replayed,
 }
 
-impl Replay {
-    async fn file(&mut self, path: &Path) -> Result<(), ReplayError> {
+impl Replay<'_> {
+    async fn file(&mut self, path: &Path, store: &mut Store) -> Result<(), ReplayError> {
         let failed = |what| {
             let path = path.to_owned();
             move |source| ReplayError::File { what, path, source }
         };
         let text = std::fs::read(path).map_err(failed("read"))?;
         let mut batches: VecDeque<Vec<Event>> = VecDeque::new();
+        let mut others = Vec::new();
         let mut bytes = 0;
-        for line in text
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-        {
+        for line in lines(&text) {
             let letter = serde_json::from_slice::<Letter>(line).ok();
-            let Some(event) = letter.and_then(|letter| letter.event()) else {
+            let Some((letter, event)) = letter.and_then(|letter| {
+                let event = letter.event()?;
+                Some((letter, event))
+            }) else {
                 self.result.damaged += 1;
                 continue;
             };
+            if self.reason.is_some_and(|reason| reason != letter.reason) {
+                others.push(letter);
+                continue;
+            }
             bytes += event.body().len();
             match batches.back_mut() {
                 Some(batch)
@@ -166,6 +208,10 @@ impl Replay {
             };
             self.result.delivered += delivered;
             self.result.dead_lettered += dead_lettered;
+        }
+        // First back, then away: a crash in between makes second letters of them, never none.
+        if !others.is_empty() {
+            store.append(&others)?;
         }
         std::fs::remove_file(path).map_err(failed("remove"))
     }

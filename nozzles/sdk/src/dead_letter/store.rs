@@ -155,6 +155,19 @@ impl Store {
         files(&self.folder)
     }
 
+    /// All files, oldest first, those of an unfinished replay among them.
+    pub(super) fn all(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let _lock = self.lock()?;
+        let taken = self.folder.join(REPLAYING);
+        let mut all = if taken.exists() {
+            files(&taken)?
+        } else {
+            VecDeque::new()
+        };
+        all.extend(self.files()?);
+        Ok(all.into_iter().map(|(_, path, _)| path).collect())
+    }
+
     /// Takes all files away from the nozzle, behind those that an earlier replay did not finish, and lists them.
     pub(super) fn take_away(&self) -> Result<Vec<PathBuf>, StoreError> {
         let _lock = self.lock()?;
