@@ -30,6 +30,8 @@
 mod cases;
 mod rig;
 
+pub use rig::Feed;
+
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -230,9 +230,9 @@ impl<P: Peer> Rig<P> {
     }
 }
 
-/// An upstream that yields what it is fed. There is one reader at a time.
+/// An upstream for tests: it yields the envelopes that it is fed. There is one reader at a time.
 #[derive(Default)]
-struct Feed {
+pub struct Feed {
     state: Arc<Mutex<FeedState>>,
 }
 
@@ -243,7 +243,8 @@ struct FeedState {
 }
 
 impl Feed {
-    fn push(&self, envelopes: &[v2::Envelope]) {
+    /// Feeds a batch.
+    pub fn push(&self, envelopes: &[v2::Envelope]) {
         let batch = v2::EnvelopeBatch {
             batch: envelopes.to_vec(),
         };

@@ -1,0 +1,379 @@
+//! Whole nozzles with a destination that does as it is told.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is the report
+
+#[allow(dead_code)]
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use loggregator_nozzle::compliance::{Behaviour, Feed, Peer as _};
+use loggregator_nozzle::config::NozzleConfig;
+use loggregator_nozzle::{Kinds, Letter, ReloadError, Reloaded, Replayed, Running, replay, start};
+use loggregator_proto::v2;
+use loggregator_service::Lifecycle;
+use loggregator_service::ledger::Subscription;
+use tokio::time::Instant;
+
+use support::{PANIC, Scripted, ScriptedKind};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn line(n: u64, source_id: &str) -> v2::Envelope {
+    v2::Envelope {
+        source_id: source_id.to_owned(),
+        tags: [
+            ("app_name".to_owned(), "shop".to_owned()),
+            ("space_name".to_owned(), "dev".to_owned()),
+            ("organization_name".to_owned(), "acme".to_owned()),
+        ]
+        .into(),
+        message: Some(v2::envelope::Message::Log(v2::Log {
+            payload: format!("line {n}").into_bytes().into(),
+            r#type: 0,
+        })),
+        ..v2::Envelope::default()
+    }
+}
+
+struct Nozzle {
+    running: Running,
+    lifecycle: Lifecycle,
+    feed: Arc<Feed>,
+}
+
+fn config(text: &str) -> NozzleConfig {
+    NozzleConfig::parse(Path::new("test.toml"), text).unwrap_or_else(|e| panic!("{e}\n{text}"))
+}
+
+fn kinds() -> Kinds {
+    Kinds::new().with(ScriptedKind)
+}
+
+impl Nozzle {
+    async fn start(text: &str) -> Nozzle {
+        let feed = Arc::new(Feed::default());
+        let lifecycle = Lifecycle::new();
+        let upstream = Some(Arc::clone(&feed) as _);
+        let running = start(config(text), &kinds(), upstream, &lifecycle).await;
+        Nozzle {
+            running: running.unwrap(),
+            lifecycle,
+            feed,
+        }
+    }
+
+    fn feed(&self, n: u64) {
+        let lines: Vec<_> = (0..n).map(|n| line(n, "app")).collect();
+        self.feed.push(&lines);
+    }
+
+    fn line(&self, name: &str) -> Subscription {
+        let report = self.running.report();
+        assert!(report.balanced(), "{report:?}");
+        let mut lines = report.subscriptions.into_iter();
+        lines.find(|line| line.id == name).unwrap()
+    }
+
+    async fn until(&self, name: &str, met: impl Fn(&Subscription) -> bool) -> Subscription {
+        let since = Instant::now();
+        loop {
+            let line = self.line(name);
+            if met(&line) {
+                return line;
+            }
+            assert!(since.elapsed() < PATIENCE, "{line:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn settled(&self, name: &str, n: u64) -> Subscription {
+        self.until(name, |line| line.received == n && line.pending == 0)
+            .await
+    }
+
+    async fn until_reasons(&self, met: impl Fn(&[String]) -> bool) {
+        let since = Instant::now();
+        loop {
+            let reasons = self.running.readiness().reasons();
+            if met(&reasons) {
+                return;
+            }
+            assert!(since.elapsed() < PATIENCE, "{reasons:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// A file with one destination, `d`.
+fn file(peer: &Scripted, extra: &str, more: &str) -> String {
+    format!(
+        "[nozzle]\nname = \"test\"\ndrain_timeout = \"30s\"\n{extra}\n\
+         [[destination]]\nname = \"d\"\nbatch.linger = \"1ms\"\nretry.min = \"5ms\"\nretry.max = \"20ms\"\n{more}\n\
+         [destination.scripted]\n{}\n",
+        peer.config()
+    )
+}
+
+fn on_disk(peer: &Scripted) -> String {
+    format!("[buffer.disk]\npath = {:?}\n", peer.scratch().join("state"))
+}
+
+async fn texts(peer: &Scripted) -> Vec<String> {
+    let received = peer.received().await.into_iter();
+    received
+        .map(|one| String::from_utf8(one.body.to_vec()).unwrap())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_over_the_quota_is_told_and_the_account_adds_up() {
+    let peer = Scripted::new(1);
+    let nozzle = Nozzle::start(&file(&peer, "", "quota = { events = 10, burst = 1 }")).await;
+    nozzle.feed(500);
+    let line = nozzle.settled("d", 500).await;
+    let dropped = line.dropped["quota"];
+    assert_eq!(line.delivered + dropped, 500);
+    assert!(line.delivered >= 10 && dropped > 400, "{line:?}");
+    let loser = &line.lost_sources[0];
+    assert_eq!((loser.source_id.as_str(), loser.dropped), ("app", dropped));
+    assert_eq!(
+        [&loser.org, &loser.space, &loser.app],
+        ["acme", "dev", "shop"]
+    );
+    let texts = texts(&peer).await;
+    let told = |text: &String| {
+        let rest = text.strip_prefix("nozzle test: ")?;
+        let (n, rest) = rest.split_once(' ')?;
+        assert!(rest.ends_with("left out: quota of 10 per second"), "{text}");
+        n.parse::<u64>().ok()
+    };
+    let notices: Vec<u64> = texts.iter().filter_map(told).collect();
+    assert!(!notices.is_empty() && notices.iter().sum::<u64>() <= dropped);
+    assert_eq!(texts.len() as u64, line.delivered + notices.len() as u64);
+    nozzle.lifecycle.shutdown(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_kept_and_can_be_put_back() {
+    let peer = Scripted::new(1);
+    peer.behave(Behaviour::Poison("line 7".to_owned())).await;
+    let text = file(&peer, &on_disk(&peer), "");
+    let nozzle = Nozzle::start(&text).await;
+    nozzle.feed(10);
+    let line = nozzle.settled("d", 10).await;
+    assert_eq!((line.delivered, line.dead_lettered["poisoned"]), (9, 1));
+    nozzle.lifecycle.shutdown(PATIENCE).await;
+    let folder = peer.scratch().join("state/dead-letters/d");
+    let letters = || -> Vec<Letter> {
+        let files = std::fs::read_dir(&folder)
+            .unwrap()
+            .map(|e| e.unwrap().path());
+        let files = files.filter(|path| path.extension().is_some_and(|e| e == "ndjson"));
+        let texts: Vec<String> = files.map(|p| std::fs::read_to_string(p).unwrap()).collect();
+        let lines = texts.iter().flat_map(|text| text.lines());
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let first = letters();
+    assert_eq!(first.len(), 1);
+    assert_eq!(
+        (
+            first[0].reason.as_str(),
+            first[0].seq,
+            first[0].source_id.as_str()
+        ),
+        ("poisoned", 7, "app")
+    );
+    let put_back = || async {
+        let lifecycle = Lifecycle::new();
+        replay(&config(&text), &kinds(), "d", &lifecycle)
+            .await
+            .unwrap()
+    };
+    let refused = Replayed {
+        dead_lettered: 1,
+        ..Replayed::default()
+    };
+    assert_eq!(put_back().await, refused);
+    assert_eq!(letters().len(), 1, "a dead letter again");
+    peer.behave(Behaviour::Healthy).await;
+    let delivered = Replayed {
+        delivered: 1,
+        ..Replayed::default()
+    };
+    assert_eq!(put_back().await, delivered);
+    assert_eq!(letters(), []);
+    assert_eq!(texts(&peer).await.last().unwrap(), "line 7");
+    assert_eq!(put_back().await, Replayed::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_fails_does_not_hold_up_a_stop_when_the_buffer_is_on_disk() {
+    let peer = Scripted::new(1);
+    peer.behave(Behaviour::Away).await;
+    let text = file(&peer, &on_disk(&peer), "");
+    let nozzle = Nozzle::start(&text).await;
+    nozzle.feed(10);
+    nozzle.until("d", |line| line.received == 10).await;
+    let report = nozzle.lifecycle.shutdown(PATIENCE).await;
+    assert!(report.finished(), "{report:?}");
+    assert_eq!(nozzle.line("d").pending, 10);
+    drop(nozzle);
+    peer.behave(Behaviour::Healthy).await;
+    let again = Nozzle::start(&text).await;
+    again.settled("d", 10).await;
+    assert_eq!(texts(&peer).await.len(), 10);
+    again.lifecycle.shutdown(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_in_memory_makes_the_drain_unfinished() {
+    let peer = Scripted::new(1);
+    peer.behave(Behaviour::Away).await;
+    let nozzle = Nozzle::start(&file(&peer, "", "")).await;
+    nozzle.feed(10);
+    nozzle.until("d", |line| line.received == 10).await;
+    let report = nozzle.lifecycle.shutdown(Duration::from_millis(300)).await;
+    assert_eq!(report.unfinished, ["destinations/destination d"]);
+    assert_eq!(nozzle.line("d").pending, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_restarts_only_what_changed_and_loses_nothing() {
+    let (peer, other) = (Scripted::new(1), Scripted::new(1));
+    let second = |more: &str| {
+        format!(
+            "[[destination]]\nname = \"e\"\n{more}\n[destination.scripted]\n{}\n",
+            other.config()
+        )
+    };
+    let text = |more: &str| file(&peer, "", "") + &second(more);
+    let nozzle = Nozzle::start(&text("")).await;
+    nozzle.feed(10);
+    nozzle.settled("e", 10).await;
+    let reloaded = nozzle
+        .running
+        .reload(config(&text("filter = 'text == \"line 3\"'")));
+    assert_eq!(
+        reloaded.await,
+        Ok(Reloaded {
+            restarted: vec!["e".to_owned()],
+            unchanged: vec!["d".to_owned()],
+        })
+    );
+    nozzle.feed(10);
+    let line = nozzle.settled("e", 20).await;
+    assert_eq!((line.delivered, line.filtered["filter"]), (11, 9));
+    assert_eq!(nozzle.settled("d", 20).await.delivered, 20);
+    let impossible = file(&peer, "[buffer.memory]\nmax_bytes = \"1MiB\"", "");
+    assert_eq!(
+        nozzle.running.reload(config(&impossible)).await,
+        Err(ReloadError {
+            reasons: vec![
+                "[buffer] cannot change while the nozzle runs".to_owned(),
+                "which destinations there are, and their order, cannot change while the nozzle runs"
+                    .to_owned(),
+            ],
+        })
+    );
+    nozzle.feed(10);
+    assert_eq!(nozzle.settled("e", 30).await.delivered, 12);
+    nozzle.lifecycle.shutdown(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_tells_what_is_wrong_and_when_it_is_over() {
+    let peer = Scripted::new(1);
+    peer.behave(Behaviour::Away).await;
+    let more = "breaker = { failures = 1, pause = \"10ms\" }";
+    let nozzle = Nozzle::start(&file(&peer, "max_stuck = \"5s\"", more)).await;
+    nozzle.feed(3);
+    nozzle
+        .until_reasons(|reasons| {
+            reasons == ["destination d: the circuit breaker is open, 3 events wait: connect"]
+        })
+        .await;
+    nozzle
+        .until_reasons(|reasons| {
+            let stuck = |reason: &String| {
+                reason.starts_with("destination d: nothing delivered for ")
+                    && reason.ends_with(" s, 3 events wait: connect")
+            };
+            reasons.iter().any(stuck)
+        })
+        .await;
+    peer.behave(Behaviour::Healthy).await;
+    nozzle.until_reasons(<[String]>::is_empty).await;
+    nozzle.lifecycle.shutdown(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_panics_is_tried_again() {
+    let peer = Scripted::new(1);
+    peer.behave(Behaviour::Poison(PANIC.to_owned())).await;
+    let nozzle = Nozzle::start(&file(&peer, "", "")).await;
+    nozzle.feed(10);
+    assert_eq!(nozzle.settled("d", 10).await.delivered, 10);
+    let metrics = nozzle.running.metrics().encode();
+    assert!(
+        metrics.contains(
+            "loggregator_nozzle_retried_events_total{destination=\"d\",reason=\"panicked\"} 10\n"
+        ),
+        "{metrics}"
+    );
+    assert!(nozzle.lifecycle.fault().is_none());
+    nozzle.lifecycle.shutdown(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_counts_and_sends_nothing() {
+    let peer = Scripted::new(1);
+    let nozzle = Nozzle::start(&file(&peer, "", "dry_run = true")).await;
+    nozzle.feed(10);
+    assert_eq!(nozzle.settled("d", 10).await.delivered, 10);
+    assert!(texts(&peer).await.is_empty());
+    nozzle.lifecycle.shutdown(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_process_delivered_does_not_come_again() {
+    let peer = Scripted::new(1);
+    let text = file(&peer, "", "") + "resume = 4\n";
+    let nozzle = Nozzle::start(&text).await;
+    nozzle.feed(10);
+    assert_eq!(nozzle.settled("d", 10).await.delivered, 10);
+    let expected: Vec<String> = (4..10).map(|n| format!("line {n}")).collect();
+    assert_eq!(texts(&peer).await, expected);
+    nozzle.lifecycle.shutdown(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tap_shows_what_passes_each_edge() {
+    let peer = Scripted::new(1);
+    let nozzle = Nozzle::start(&file(&peer, "", "filter = 'text == \"line 3\"'")).await;
+    assert_eq!(
+        nozzle.running.edges(),
+        ["intake", "d/in", "d/out", "d/rendered"]
+    );
+    let mut taps: Vec<_> = nozzle
+        .running
+        .edges()
+        .iter()
+        .map(|edge| nozzle.running.tap(edge, "").unwrap())
+        .collect();
+    nozzle.feed(5);
+    nozzle.settled("d", 5).await;
+    for tap in &mut taps[..2] {
+        for _ in 0..5 {
+            assert!(tap.next().await.unwrap().contains("\"envelope\":{"));
+        }
+    }
+    assert!(taps[2].next().await.unwrap().contains("\"seq\":3,"));
+    let rendered: serde_json::Value = serde_json::from_str(&taps[3].next().await.unwrap()).unwrap();
+    assert_eq!(rendered["body"], "line 3");
+    assert_eq!(rendered["fields"]["source"], "app");
+    nozzle.lifecycle.shutdown(PATIENCE).await;
+}
