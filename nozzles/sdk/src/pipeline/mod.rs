@@ -275,7 +275,7 @@ impl Pipeline {
             setup.state.lost(source_id, *n, names);
         }
         let fate = self.window.fate(Class::Dropped, lost.reason);
-        self.window.settle_range(lost.range, fate);
+        self.window.lose(lost.range, fate);
     }
 
     fn build(&mut self, event: Event, notice: bool, now: Instant) {
@@ -477,7 +477,6 @@ impl Pipeline {
         state
             .limit
             .store(self.concurrency.limit(), Ordering::Relaxed);
-        state.waiting.store(self.window.len(), Ordering::Relaxed);
         state.set_breaker(self.breaker.state(now));
         let building = self.building.events.first().map(|event| event.received);
         let oldest = self.lanes.oldest().or(building);

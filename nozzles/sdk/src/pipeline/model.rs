@@ -119,6 +119,8 @@ fn check(window: &mut Window, model: &Model) {
     assert_eq!(dead, model.count("dead", next));
     let filtered = account.filtered.values().sum::<u64>();
     assert_eq!(filtered, model.count("filtered", next));
+    let dropped = account.dropped.values().sum::<u64>();
+    assert_eq!(dropped, model.count("dropped", next));
 }
 
 /// Runs `events` events through, `limit` at a time; returns the model at the end.
@@ -128,7 +130,15 @@ fn run(events: u64, batch: usize, limit: usize, answers: &[Answer], picks: &[usi
     let mut lanes = Lanes::default();
     let mut building = Work::default();
     for seq in 0..events {
-        // Every seventh is filtered out.
+        // Every seventh is filtered out, and of every 31 four in a row are lost.
+        if (20..24).contains(&(seq % 31)) {
+            if seq % 31 == 20 {
+                let fate = window.fate(Class::Dropped, "backlog_full");
+                window.lose(seq..(seq + 4).min(events), fate);
+            }
+            model.settle(seq, "dropped");
+            continue;
+        }
         if seq % 7 == 3 {
             let fate = window.fate(Class::Filtered, "filter");
             assert!(window.settle(seq, fate));

@@ -69,8 +69,9 @@ impl Select {
         let filter = window.fate(Class::Filtered, FILTER);
         let mut wanted = Vec::with_capacity(events.len());
         let mut unmatched = 0;
+        let any = self.accepts == KindSet::ALL;
         for event in events {
-            if !self.accepts.contains(event.envelope().kind()) {
+            if !any && !self.accepts.contains(event.envelope().kind()) {
                 window.settle(event.seq, kind);
                 continue;
             }

@@ -26,6 +26,13 @@ pub(crate) enum Class {
     Dropped,
 }
 
+/// Events with one fate, behind everything that was read before.
+#[derive(Debug)]
+struct Gap {
+    range: Range<u64>,
+    fate: Fate,
+}
+
 /// So many different fates are told apart; further reasons are counted as [`OTHER`].
 pub(super) const MOST_FATES: usize = 256;
 /// The reason that stands for those for which there is no room.
@@ -38,7 +45,10 @@ pub(super) const OTHER: &str = "other";
 #[derive(Debug)]
 pub(crate) struct Window {
     next: u64,
+    /// One for each event from `next` on that is in no gap.
     slots: VecDeque<Fate>,
+    /// Long runs that were lost as a whole, in order: they take no slots.
+    gaps: VecDeque<Gap>,
     fates: Vec<(Class, String)>,
     account: Account,
 }
@@ -49,6 +59,7 @@ impl Window {
         Window {
             next,
             slots: VecDeque::new(),
+            gaps: VecDeque::new(),
             fates: Vec::new(),
             account,
         }
@@ -74,10 +85,9 @@ impl Window {
 
     /// Says what became of an event. Whether that is news: an event has one fate, the first.
     pub(crate) fn settle(&mut self, seq: u64, fate: Fate) -> bool {
-        let Some(at) = seq.checked_sub(self.next) else {
+        let Some(at) = self.slot(seq) else {
             return false;
         };
-        let at = usize::try_from(at).unwrap_or(usize::MAX);
         if self.slots.len() <= at {
             self.slots.resize(at + 1, Fate::PENDING);
         }
@@ -89,27 +99,54 @@ impl Window {
         news
     }
 
-    /// Says what became of a run of events that are all lost; returns how many of them are news.
-    pub(crate) fn settle_range(&mut self, range: Range<u64>, fate: Fate) -> u64 {
-        // A run of any length at the front needs no slots.
-        if self.slots.is_empty() && range.start <= self.next && range.end > self.next {
-            let n = range.end - self.next;
-            self.next = range.end;
-            self.count(fate, n);
-            return n;
+    /// Where the slot of an event is; `None` when it was settled and passed, or is in a gap.
+    fn slot(&self, seq: u64) -> Option<usize> {
+        let mut at = seq.checked_sub(self.next)?;
+        for gap in &self.gaps {
+            if gap.range.contains(&seq) {
+                return None;
+            }
+            if gap.range.end <= seq {
+                at -= gap.range.end - gap.range.start;
+            }
         }
-        range.map(|seq| u64::from(self.settle(seq, fate))).sum()
+        usize::try_from(at).ok()
+    }
+
+    /// Says what became of a run of events that nothing was said of before, and that lies behind everything that was: they
+    /// are lost. Any length takes the same room.
+    pub(crate) fn lose(&mut self, range: Range<u64>, fate: Fate) {
+        let start = range.start.max(self.next);
+        if start < range.end {
+            let range = start..range.end;
+            self.gaps.push_back(Gap { range, fate });
+        }
     }
 
     /// Moves past what is settled at the front. Whether it moved.
     pub(crate) fn advance(&mut self) -> bool {
         let before = self.next;
-        while let Some(&fate) = self.slots.front() {
-            if fate == Fate::PENDING {
-                break;
+        loop {
+            if let Some(gap) = self.gaps.front()
+                && gap.range.start <= self.next
+            {
+                let (end, fate) = (gap.range.end, gap.fate);
+                self.gaps.pop_front();
+                self.count(fate, end - self.next);
+                self.next = end;
+                continue;
             }
-            let same = |slot: &&Fate| **slot == fate;
-            let n = self.slots.iter().take_while(same).count();
+            let Some(&fate) = self.slots.front().filter(|fate| **fate != Fate::PENDING) else {
+                break;
+            };
+            let gap = self.gaps.front().map(|gap| gap.range.start - self.next);
+            let most = gap.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+            let same = self
+                .slots
+                .iter()
+                .take(most)
+                .take_while(|slot| **slot == fate);
+            let n = same.count();
             self.slots.drain(..n);
             self.count(fate, n as u64);
             self.next += n as u64;
@@ -188,20 +225,32 @@ mod tests {
     fn a_long_loss_takes_no_room() {
         let mut window = Window::new(5, Account::default());
         let full = window.fate(Class::Dropped, "backlog_full");
-        assert_eq!(window.settle_range(5..1_000_000_005, full), 1_000_000_000);
+        window.lose(5..1_000_000_005, full);
+        assert!(window.advance());
         assert_eq!((window.next(), window.len()), (1_000_000_005, 0));
         assert_eq!(window.account().dropped["backlog_full"], 1_000_000_000);
     }
 
     #[test]
-    fn a_loss_behind_something_pending_waits_for_it() {
+    fn a_loss_behind_something_pending_waits_for_it_and_takes_no_room_either() {
         let mut window = Window::new(0, Account::default());
         let full = window.fate(Class::Dropped, "backlog_full");
-        assert_eq!(window.settle_range(1..4, full), 3);
-        assert!(!window.advance());
         window.settle(0, Fate::DELIVERED);
+        window.lose(2..1_000_000_002, full);
+        window.settle(1_000_000_003, Fate::DELIVERED);
+        window.lose(1_000_000_004..2_000_000_004, full);
+        assert!(!window.settle(7, Fate::DELIVERED), "it is lost");
         assert!(window.advance());
-        assert_eq!(window.next(), 4);
+        assert_eq!((window.next(), window.account().total()), (1, 1));
+        assert!(window.len() < 10);
+        assert!(window.settle(1, Fate::DELIVERED));
+        assert!(window.advance());
+        assert_eq!(window.next(), 1_000_000_002);
+        assert!(window.settle(1_000_000_002, Fate::DELIVERED));
+        assert!(window.advance());
+        assert_eq!((window.next(), window.len()), (2_000_000_004, 0));
+        assert_eq!(window.account().delivered, 4);
+        assert_eq!(window.account().total(), 2_000_000_004);
     }
 
     #[test]
