@@ -114,6 +114,8 @@ impl Counts {
 #[derive(Debug)]
 pub(super) struct Plan {
     takes: Vec<usize>,
+    /// How many there are.
+    all: usize,
     /// How many at least one takes: these are stored.
     pub(super) stored: usize,
 }
@@ -165,7 +167,11 @@ impl State {
             });
         }
         let stored = takes.iter().copied().max().unwrap_or(0);
-        Plan { takes, stored }
+        Plan {
+            takes,
+            all: events.len(),
+            stored,
+        }
     }
 
     /// Puts planned events behind the log's end, where they have their numbers already. `file`: where they were written, and
@@ -196,35 +202,51 @@ impl State {
                 self.changed = true;
             }
         }
-        if plan.stored < events.len() {
-            events.truncate(plan.stored);
-            // The rest of the frame must not stay in memory with them.
-            compact(&mut events);
-        }
-        let events = Arc::new(events);
+        let all_stored = plan.stored == plan.all;
+        events.truncate(plan.stored);
         match file {
             Some((file, bytes)) => {
+                if !all_stored {
+                    // The rest of the frame must not stay in memory with them.
+                    compact(&mut events);
+                }
                 self.extend(file, from, end, bytes);
-                self.remember(from, events, stored);
+                self.remember(from, Arc::new(events), stored);
             }
-            None if plan.stored > 0 => {
-                self.segments.push_back(Segment {
-                    first: from,
-                    end: Point {
-                        seq: from.seq + events.len() as u64,
-                        pos: end.pos,
-                    },
-                    data: Data::Memory(events),
-                    damaged: false,
-                });
-                self.bytes += stored;
-            }
-            None => {}
+            None => self.hold(plan, from, events),
         }
         for index in 0..self.places.len() {
             if self.places[index].full == Full::DropOldest {
                 self.jump(index);
             }
+        }
+    }
+
+    /// Keeps events in memory: in one piece, or in several where one destination takes fewer than another, so that
+    /// nobody holds back more than it has taken.
+    fn hold(&mut self, plan: &Plan, from: Point, mut events: Vec<Event>) {
+        let mut takes: Vec<usize> = plan.takes.iter().copied().filter(|n| *n > 0).collect();
+        takes.sort_unstable();
+        takes.dedup();
+        let (mut first, mut done) = (from, 0);
+        for behind in &takes {
+            let rest = events.split_off(behind - done);
+            if takes.len() > 1 || *behind < plan.all {
+                compact(&mut events);
+            }
+            let bytes: u64 = events.iter().map(weight).sum();
+            let end = Point {
+                seq: first.seq + events.len() as u64,
+                pos: first.pos + bytes,
+            };
+            self.bytes += bytes;
+            self.segments.push_back(Segment {
+                first,
+                end,
+                data: Data::Memory(Arc::new(events)),
+                damaged: false,
+            });
+            (first, done, events) = (end, *behind, rest);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The buffer on disk against a model that only remembers: what was appended, what each destination was promised, told and
+//! The buffer against a model that only remembers: what was appended, what each destination was promised, told and
 //! has settled. Faults are those of [`Faulty`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,7 @@ use crate::buffer::format::{Found, Records, SEGMENT_HEADER, Seed};
 use crate::buffer::fs::Fs as _;
 use crate::buffer::reading::{Block, Step};
 use crate::buffer::recover::{self, Layout};
-use crate::buffer::{Read, segment};
+use crate::buffer::{Read, open_memory, segment};
 use crate::config::{Backlog, DiskBuffer, Full, Size, Time};
 use crate::event::Event;
 
@@ -50,13 +50,20 @@ enum Op {
     FailSync(bool),
 }
 
-fn op() -> impl Strategy<Value = Op> {
+/// What happens to a buffer of either kind.
+fn harmless() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => prop::collection::vec(0..200u8, 1..12).prop_map(Op::Append),
         12 => (0..3usize, 1..20usize, 1..1500usize)
             .prop_map(|(who, events, bytes)| Op::Read { who, events, bytes }),
         10 => (0..3usize, any::<u8>()).prop_map(|(who, part)| Op::Settle { who, part }),
         1 => (0..3usize).prop_map(Op::Again),
+    ]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        35 => harmless(),
         2 => Just(Op::Sync),
         4 => Just(Op::Save),
         1 => Just(Op::Kill),
@@ -90,7 +97,9 @@ struct Seen {
 
 struct Model {
     fs: Faulty,
-    disk: DiskBuffer,
+    max_bytes: u64,
+    /// None: the buffer is in memory.
+    disk: Option<DiskBuffer>,
     destinations: Vec<(String, Backlog)>,
     core: Core,
     /// Bodies by number; which of several is not known.
@@ -110,11 +119,18 @@ struct Model {
 }
 
 impl Model {
-    fn new(disk: DiskBuffer, destinations: Vec<(String, Backlog)>) -> Model {
+    fn new(
+        max_bytes: u64,
+        disk: Option<DiskBuffer>,
+        destinations: Vec<(String, Backlog)>,
+    ) -> Model {
         let fs = Faulty::default();
         fs.put("notes.txt", b"somebody else's");
         fs.sync_names().unwrap();
-        let core = open(&fs, &disk, &destinations);
+        let core = match &disk {
+            Some(disk) => open(&fs, disk, &destinations),
+            None => open_memory(max_bytes, &destinations),
+        };
         let seen = |(_, backlog): &(String, Backlog)| Seen {
             full: backlog.full,
             checkpoints: vec![(0, Account::default())],
@@ -123,6 +139,7 @@ impl Model {
         Model {
             seen: destinations.iter().map(seen).collect(),
             fs,
+            max_bytes,
             disk,
             destinations,
             core,
@@ -299,7 +316,7 @@ impl Model {
     }
 
     fn save(&mut self) {
-        let disk = self.core.disk.as_ref().unwrap();
+        let Some(disk) = &self.core.disk else { return };
         if self.core.save(disk) && self.core.save(disk) {
             self.cursors_hurt = 0;
             for seen in &mut self.seen {
@@ -310,7 +327,8 @@ impl Model {
 
     /// The process ends without a word, another one starts.
     fn reopen(&mut self) {
-        self.core = open(&self.fs, &self.disk, &self.destinations);
+        let disk = self.disk.as_ref().unwrap();
+        self.core = open(&self.fs, disk, &self.destinations);
         let next = self.core.state.lock().end.seq;
         let first = self.next;
         for bodies in std::mem::take(&mut self.revenants) {
@@ -326,6 +344,7 @@ impl Model {
             self.hurt.remove(&seq);
         }
         self.next = next;
+        self.synced = self.synced.min(next);
         for (who, seen) in self.seen.iter_mut().enumerate() {
             let state = self.core.state.lock();
             let place = &state.places[who];
@@ -357,7 +376,6 @@ impl Model {
         self.fs.crash(&mut random);
         self.hurt.extend(self.synced..self.next);
         self.reopen();
-        self.synced = self.synced.min(self.next);
     }
 
     fn flip(&mut self, file: usize, bit: usize) {
@@ -405,10 +423,10 @@ impl Model {
     fn check(&self) {
         let state = self.core.state.lock();
         assert!(
-            state.bytes <= self.disk.max_bytes.0,
+            state.bytes <= self.max_bytes,
             "{} bytes of {}",
             state.bytes,
-            self.disk.max_bytes.0
+            self.max_bytes
         );
         for (seen, place) in self.seen.iter().zip(&state.places) {
             assert_eq!(place.at.seq, seen.at);
@@ -494,10 +512,24 @@ proptest! {
             sync_interval: Time::default(),
             memory_bytes: Size(memory_bytes),
         };
-        let mut model = Model::new(disk, destinations);
+        let mut model = Model::new(max_bytes, Some(disk), destinations);
         for op in ops {
             model.run(op);
         }
         model.finish();
+    }
+
+    #[test]
+    fn in_memory_it_keeps_them_too(
+        max_bytes in 500..40_000u64,
+        destinations in destinations(),
+        ops in prop::collection::vec(harmless(), 1..120),
+    ) {
+        let mut model = Model::new(max_bytes, None, destinations);
+        for op in ops {
+            model.run(op);
+        }
+        model.finish();
+        assert_eq!(model.core.state.lock().bytes, 0);
     }
 }
