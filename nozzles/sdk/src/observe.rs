@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use loggregator_service::metrics::{Metrics, Samples, names};
 
-use crate::buffer::CursorReport;
+use crate::buffer::{BufferReport, CursorReport};
 use crate::ledger::{Ledger, Line};
 use crate::pipeline::suspicion;
 use crate::take_in::now;
@@ -18,8 +18,7 @@ pub(crate) fn observe(metrics: &Metrics, ledger: &Arc<Ledger>) {
     metrics.collect(move |samples| {
         intake(samples, &ledger);
         let buffer = ledger.buffer.report();
-        samples.gauge_count(&names::NOZZLE_BUFFER_BYTES, &[], buffer.bytes);
-        samples.gauge_count(&names::NOZZLE_BUFFER_LIMIT_BYTES, &[], buffer.max_bytes);
+        held(samples, &buffer);
         for line in ledger.lines.read().iter() {
             let cursor = buffer.cursors.iter().find(|one| one.name == line.name);
             destination(samples, line, buffer.next, cursor);
@@ -34,6 +33,29 @@ pub(crate) fn observe(metrics: &Metrics, ledger: &Arc<Ledger>) {
         samples.gauge_count(&names::NOZZLE_TAPS, &[], ledger.taps.open() as u64);
         samples.counter(&names::NOZZLE_TAP_LEFT_OUT, &[], ledger.taps.left_out());
     });
+}
+
+fn held(samples: &mut Samples, buffer: &BufferReport) {
+    samples.gauge_count(&names::NOZZLE_BUFFER_BYTES, &[], buffer.bytes);
+    samples.gauge_count(&names::NOZZLE_BUFFER_LIMIT_BYTES, &[], buffer.max_bytes);
+    samples.gauge_count(&names::NOZZLE_BUFFER_SEGMENTS, &[], buffer.segments as u64);
+    samples.gauge_count(&names::NOZZLE_BUFFER_MEMORY_BYTES, &[], buffer.memory_bytes);
+    for (reason, n) in &buffer.refused {
+        samples.counter(&names::NOZZLE_BUFFER_REFUSED, &[("reason", reason)], *n);
+    }
+    samples.counter(&names::NOZZLE_BUFFER_DAMAGED, &[], buffer.damaged);
+    samples.counter(&names::NOZZLE_BUFFER_SYNCS, &[], buffer.syncs);
+    let sync_time = buffer.sync_time.as_secs_f64();
+    samples.counter_f64(&names::NOZZLE_BUFFER_SYNC_SECONDS, &[], sync_time);
+    samples.counter(&names::NOZZLE_BUFFER_SYNC_ERRORS, &[], buffer.sync_errors);
+    samples.counter(&names::NOZZLE_BUFFER_READS, &[], buffer.block_reads);
+    for cursor in &buffer.cursors {
+        let name = [("destination", cursor.name.as_str())];
+        samples.gauge_count(&names::NOZZLE_BACKLOG_LIMIT_BYTES, &name, cursor.max_bytes);
+        let full = u64::from(cursor.full);
+        samples.gauge_count(&names::NOZZLE_BACKLOG_FULL, &name, full);
+        samples.gauge_count(&names::NOZZLE_BACKLOG_SKIPPED, &name, cursor.untold);
+    }
 }
 
 fn intake(samples: &mut Samples, ledger: &Ledger) {

@@ -374,6 +374,28 @@ table! {
             "Bytes that the buffer holds.";
         NOZZLE_BUFFER_LIMIT_BYTES: GAUGE, Bytes, "loggregator_nozzle_buffer_limit_bytes", [],
             "Bytes that it may hold.";
+        NOZZLE_BUFFER_SEGMENTS: GAUGE, Count, "loggregator_nozzle_buffer_segments", [],
+            "Pieces in which its space is given back: segment files on disk, frames in memory.";
+        NOZZLE_BUFFER_MEMORY_BYTES: GAUGE, Bytes, "loggregator_nozzle_buffer_memory_bytes", [],
+            "Newest events that a buffer on disk keeps in memory too.";
+        NOZZLE_BUFFER_REFUSED: COUNTER, Envelopes, "loggregator_nozzle_buffer_refused_envelopes_total", ["reason"],
+            "Envelopes that it could not take: disk_full, disk_error, too_large (longer than a segment).";
+        NOZZLE_BUFFER_DAMAGED: COUNTER, Envelopes, "loggregator_nozzle_buffer_damaged_events_total", [],
+            "Events found damaged on the disk.";
+        NOZZLE_BUFFER_SYNCS: COUNTER, Count, "loggregator_nozzle_buffer_syncs_total", [],
+            "How often its segments were synced.";
+        NOZZLE_BUFFER_SYNC_SECONDS: COUNTER, Seconds, "loggregator_nozzle_buffer_sync_seconds_total", [],
+            "How long that took.";
+        NOZZLE_BUFFER_SYNC_ERRORS: COUNTER, Count, "loggregator_nozzle_buffer_sync_errors_total", [],
+            "Syncs that failed: what was written since the last good one may not survive a crash of the machine.";
+        NOZZLE_BUFFER_READS: COUNTER, Count, "loggregator_nozzle_buffer_reads_total", [],
+            "Blocks read from the disk, for destinations that are behind what is in memory.";
+        NOZZLE_BACKLOG_LIMIT_BYTES: GAUGE, Bytes, "loggregator_nozzle_backlog_limit_bytes", ["destination"],
+            "Bytes of the buffer that may wait for the destination.";
+        NOZZLE_BACKLOG_FULL: GAUGE, Count, "loggregator_nozzle_backlog_full", ["destination"],
+            "1 while the destination's share of the buffer is full and new events are skipped for it.";
+        NOZZLE_BACKLOG_SKIPPED: GAUGE, Envelopes, "loggregator_nozzle_backlog_skipped_events", ["destination"],
+            "Pending events that it will not get, because its share was full; dropped once the cursor has come to them.";
         NOZZLE_DESTINATION_RECEIVED: COUNTER, Envelopes, "loggregator_nozzle_destination_received_events_total", ["destination"],
             "Events that the buffer took since the destination was added.";
         NOZZLE_DELIVERED: COUNTER, Envelopes, "loggregator_nozzle_delivered_events_total", ["destination"],

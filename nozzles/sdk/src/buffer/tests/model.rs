@@ -111,7 +111,7 @@ struct Model {
     /// Numbers that faults may have destroyed.
     hurt: BTreeSet<u64>,
     /// Refused after a write that failed and left bytes that could not be cut off: a new process may find them whole.
-    revenants: Vec<Vec<Bytes>>,
+    revenants: Vec<(u64, Vec<Bytes>)>,
     cannot_cut: bool,
     /// A cursor file was damaged since both were last written.
     cursors_hurt: usize,
@@ -201,12 +201,10 @@ impl Model {
         if appended.refused > 0 {
             assert!(["disk_full", "disk_error"].contains(&appended.why));
         }
-        if appended.accepted > 0 {
-            self.revenants.clear();
-        }
         if self.cannot_cut {
-            self.revenants
-                .push(bodies[appended.accepted as usize..].to_vec());
+            let refused = bodies[appended.accepted as usize..].to_vec();
+            let first = self.next + appended.accepted;
+            self.revenants.push((first, refused));
         }
         for body in bodies.into_iter().take(appended.accepted as usize) {
             self.bodies.insert(self.next, vec![body]);
@@ -330,8 +328,7 @@ impl Model {
         let disk = self.disk.as_ref().unwrap();
         self.core = open(&self.fs, disk, &self.destinations);
         let next = self.core.state.lock().end.seq;
-        let first = self.next;
-        for bodies in std::mem::take(&mut self.revenants) {
+        for (first, bodies) in std::mem::take(&mut self.revenants) {
             for (seq, body) in (first..next).zip(bodies) {
                 self.bodies.entry(seq).or_default().push(body);
                 self.next = self.next.max(seq + 1);
