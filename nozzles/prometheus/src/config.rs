@@ -15,7 +15,7 @@ use crate::name;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Where the page is served.
+    /// Where the page is served. Not with `remote_write`.
     pub listen_addr: Option<SocketAddr>,
     /// The page's path.
     #[serde(default = "path")]
@@ -30,6 +30,8 @@ pub(crate) struct Config {
     /// Open connections; further ones are closed at once.
     #[serde(default = "max_connections")]
     pub max_connections: usize,
+    /// Pushes instead of being scraped.
+    pub remote_write: Option<RemoteWrite>,
 
     /// Names and labels.
     #[serde(default)]
@@ -123,6 +125,43 @@ pub(crate) struct ServeTls {
     pub client_ca_file: Option<PathBuf>,
 }
 
+/// `[destination.prometheus.remote_write]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RemoteWrite {
+    pub url: String,
+    /// What is tried first.
+    #[serde(default)]
+    pub protocol: Protocol,
+    pub ca_file: Option<PathBuf>,
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+    #[serde(default)]
+    pub skip_verify: bool,
+    pub auth: Option<Auth>,
+    pub bearer: Option<Secret>,
+    /// Further headers, such as `X-Scope-OrgID`.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// One request may take so long.
+    #[serde(default = "timeout")]
+    pub timeout: Time,
+    /// Samples of one request at most.
+    #[serde(default = "max_samples")]
+    pub max_samples: usize,
+}
+
+/// Version of the remote write protocol.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub(crate) enum Protocol {
+    #[default]
+    #[serde(rename = "1.0")]
+    V1,
+    /// Falls back to 1.0 where the receiver does not know it.
+    #[serde(rename = "2.0")]
+    V2,
+}
+
 /// What the store needs of the section.
 #[derive(Debug, Clone)]
 pub(crate) struct Mapping {
@@ -175,6 +214,15 @@ impl Config {
         let mut fault = |key, message: String| faults.push((key, message));
         if !self.path.starts_with('/') {
             fault("path", format!("`{}` does not begin with /", self.path));
+        }
+        if self.remote_write.is_some()
+            && (self.listen_addr.is_some() || self.auth.is_some() || self.tls.is_some())
+        {
+            fault(
+                "listen_addr",
+                "a destination is scraped or writes: `listen_addr`, `auth` and `tls` do not go with `remote_write`"
+                    .to_owned(),
+            );
         }
         let exporter = self.profile == Profile::FirehoseExporter;
         if exporter && self.environment.as_deref().unwrap_or_default().is_empty() {
@@ -246,6 +294,9 @@ impl Config {
                 fault(key, "must not be 0".to_owned());
             }
         }
+        if let Some(remote) = &self.remote_write {
+            faults.extend(remote.faults());
+        }
         faults
     }
 
@@ -284,13 +335,56 @@ impl Config {
             expire_ms: millis(self.expire),
             durations: self.duration_buckets.clone().into(),
             sizes: self.size_buckets.clone().into(),
-            native: self.native_histograms,
+            native: self.native_histograms && self.remote_write.is_none(),
             exemplars_above: (!self.exemplars_above.0.is_zero())
                 .then_some(self.exemplars_above.0.as_secs_f64()),
             max_series: self.max_series,
             max_series_per_family: self.max_series_per_family,
             max_hosts: self.max_hosts,
         }
+    }
+}
+
+impl RemoteWrite {
+    fn faults(&self) -> Vec<(&'static str, String)> {
+        let mut faults = Vec::new();
+        let uri = self.url.parse::<http::Uri>().ok();
+        let scheme = uri.as_ref().and_then(|uri| uri.scheme_str());
+        if !matches!(scheme, Some("http" | "https")) {
+            faults.push((
+                "remote_write.url",
+                "is no http:// or https:// address".to_owned(),
+            ));
+        }
+        if self.cert_file.is_some() != self.key_file.is_some() {
+            faults.push((
+                "remote_write.cert_file",
+                "`cert_file` and `key_file` go together".to_owned(),
+            ));
+        }
+        if self.max_samples == 0 {
+            faults.push(("remote_write.max_samples", "must not be 0".to_owned()));
+        }
+        if self.auth.is_some() && self.bearer.is_some() {
+            faults.push((
+                "remote_write.auth",
+                "`auth` and `bearer` exclude each other".to_owned(),
+            ));
+        }
+        for (name, value) in &self.headers {
+            let own = ["content-type", "content-encoding", "authorization", "host"];
+            if own.contains(&name.to_ascii_lowercase().as_str())
+                || name.to_ascii_lowercase().starts_with("x-prometheus-")
+                || http::HeaderName::try_from(name.as_str()).is_err()
+                || http::HeaderValue::try_from(value.as_str()).is_err()
+            {
+                faults.push((
+                    "remote_write.headers",
+                    format!("`{name}` cannot be set as a header"),
+                ));
+            }
+        }
+        faults
     }
 }
 
@@ -343,6 +437,12 @@ fn size_buckets() -> Vec<f64> {
 }
 fn exemplars_above() -> Time {
     Time(Duration::from_millis(500))
+}
+fn timeout() -> Time {
+    Time(Duration::from_secs(30))
+}
+fn max_samples() -> usize {
+    10_000
 }
 fn max_series() -> usize {
     250_000

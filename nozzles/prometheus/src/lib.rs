@@ -1,14 +1,16 @@
 //! The destination Prometheus: series made of counters, gauges, timers and, where asked for, log lines.
 //!
 //! ```text
-//! event ──► stream (its bytes) ──► series ────► page: text 0.0.4, OpenMetrics 1.0, protobuf   (scraped)
-//!            one look-up          store
+//! event ──► stream (its bytes) ──► series ──┬─► page: text 0.0.4, OpenMetrics 1.0, protobuf   (scraped)
+//!            one look-up          store     └─► remote write 1.0, 2.0                        (writes)
 //! ```
 //!
 //! - `deliver` folds events into the store. A stream that is known costs one look-up by its bytes and no allocation.
 //! - A profile makes names and labels of a stream's first event: `clean` by the conventions of Prometheus, or
 //!   `firehose_exporter` for the dashboards of that program.
 //! - The page is rendered while `deliver` goes on: the store is locked for a few hundred series at a time.
+//! - With `[destination.prometheus.remote_write]` samples are sent instead, and an event counts as delivered when the receiver
+//!   has confirmed the samples of the series that it changed.
 //!
 //! Members of one shard see any part of the events. Totals of counters are whole at each of them; requests, timers, log rates
 //! and deltas are the part that a member saw and must be summed, over the label by which members differ (`labels`, or
@@ -22,6 +24,7 @@ mod metrics;
 mod name;
 mod page;
 mod profile;
+mod remote;
 mod scrape;
 mod serve;
 mod store;
@@ -33,6 +36,7 @@ mod unit;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use loggregator_envelope::{Kind as EnvelopeKind, KindSet};
 use loggregator_nozzle::config::{ConfigErrors, Section};
@@ -90,7 +94,7 @@ impl Kind for PrometheusKind {
     }
 
     fn about(&self) -> &'static str {
-        "metrics for Prometheus: a page to scrape"
+        "metrics for Prometheus: a page to scrape, or remote write"
     }
 
     fn example(&self) -> &'static str {
@@ -117,6 +121,13 @@ struct Planned {
 
 impl Plan for Planned {
     fn guarantee(&self) -> String {
+        if self.config.remote_write.is_some() {
+            return "at least once: an event counts as delivered when the receiver has confirmed a sample, of the event's time or \
+                    later, of each series that it changed; a sample that comes twice is the same sample. The series are in memory \
+                    and start over with the process: totals of counters then go on where their emitter is, everything else is \
+                    counted from 0, which Prometheus takes for the reset that it is"
+                .to_owned();
+        }
         "at most once: an event counts as delivered when the page shows it. The series are in memory and start over with \
          the process; totals of counters then go on where their emitter is, everything else is counted from 0, which \
          Prometheus takes for the reset that it is"
@@ -124,7 +135,16 @@ impl Plan for Planned {
     }
 
     fn limits(&self) -> Limits {
-        Limits::default()
+        if self.config.remote_write.is_none() {
+            return Limits::default();
+        }
+        // One sample per series and batch: longer batches are fewer samples.
+        Limits {
+            batch_events: 10_000,
+            batch_bytes: 8 << 20,
+            linger: Duration::from_secs(5),
+            in_flight: 1,
+        }
     }
 
     fn accepts(&self) -> KindSet {
@@ -165,8 +185,25 @@ impl Plan for Planned {
         context: Context,
     ) -> BoxFuture<'_, Result<Arc<dyn DynDestination>, StartError>> {
         Box::pin(async move {
-            let scraped = scrape::start(&self.config, &self.map, &self.pages, &context)?;
-            Ok(Arc::new(scraped) as Arc<dyn DynDestination>)
+            let destination: Arc<dyn DynDestination> = match &self.config.remote_write {
+                Some(remote) => remote::start(remote, &self.map, &context)?,
+                None => Arc::new(scrape::start(
+                    &self.config,
+                    &self.map,
+                    &self.pages,
+                    &context,
+                )?),
+            };
+            Ok(destination)
+        })
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<String, Reason>> {
+        Box::pin(async move {
+            match &self.config.remote_write {
+                Some(remote) => remote::probe(remote).await,
+                None => Ok("nothing to connect to: Prometheus comes here".to_owned()),
+            }
         })
     }
 }

@@ -7,6 +7,7 @@ use loggregator_nozzle::Context;
 use loggregator_service::metrics::names;
 use parking_lot::Mutex;
 
+use crate::remote::RemoteCounts;
 use crate::serve::ScrapeCounts;
 use crate::store::{Refusal, Store};
 
@@ -18,8 +19,9 @@ pub(crate) fn collect(
     context: &Context,
     store: &Arc<Mutex<Store>>,
     scrapes: Option<&Arc<ScrapeCounts>>,
+    remote: Option<&Arc<RemoteCounts>>,
 ) {
-    let (store, scrapes) = (Arc::downgrade(store), scrapes.cloned());
+    let (store, scrapes, remote) = (Arc::downgrade(store), scrapes.cloned(), remote.cloned());
     let destination = context.name.clone();
     context.metrics.collect(move |samples| {
         let Some(store) = store.upgrade() else {
@@ -41,6 +43,26 @@ pub(crate) fn collect(
         for (refusal, count) in Refusal::ALL.into_iter().zip(counts.refused) {
             let labels = [own[0], ("reason", refusal.code())];
             samples.counter(&names::NOZZLE_PROMETHEUS_REFUSED, &labels, count);
+        }
+        if let Some(remote) = &remote {
+            for (outcome, count) in RemoteCounts::OUTCOMES.into_iter().zip(&remote.requests) {
+                let labels = [own[0], ("outcome", outcome)];
+                samples.counter(
+                    &names::NOZZLE_PROMETHEUS_WRITES,
+                    &labels,
+                    count.load(Relaxed),
+                );
+            }
+            for (def, count) in [
+                (&names::NOZZLE_PROMETHEUS_WRITTEN, &remote.samples),
+                (&names::NOZZLE_PROMETHEUS_MARKERS, &remote.markers),
+                (
+                    &names::NOZZLE_PROMETHEUS_MARKERS_DROPPED,
+                    &remote.markers_dropped,
+                ),
+            ] {
+                samples.counter(def, &own, count.load(Relaxed));
+            }
         }
         let Some(scrapes) = &scrapes else { return };
         for (format, count) in ["text", "openmetrics", "protobuf"]

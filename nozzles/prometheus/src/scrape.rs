@@ -62,7 +62,7 @@ pub(crate) fn start(
         map: Arc::clone(map),
     };
     let counts = Arc::new(ScrapeCounts::default());
-    metrics::collect(context, &scraped.store, Some(&counts));
+    metrics::collect(context, &scraped.store, Some(&counts), None);
     let page = Page {
         store: Arc::clone(&scraped.store),
         clock: scraped.clock,

@@ -18,6 +18,7 @@ use http::header::{
 };
 use http::{HeaderMap, Method, StatusCode};
 use loggregator_net::http::{Handler, Request, Response, full};
+use loggregator_nozzle::config::Secret;
 use parking_lot::Mutex;
 use std::io::Write as _;
 use tokio::sync::Semaphore;
@@ -189,6 +190,15 @@ fn authorized(auth: &Auth, headers: &HeaderMap) -> bool {
             false
         }
     }
+}
+
+/// Basic credentials, for a request of our own.
+pub(crate) fn basic(username: &str, password: &Secret) -> Option<String> {
+    let password = password.read().ok()?;
+    Some(format!(
+        "Basic {}",
+        STANDARD.encode(format!("{username}:{password}"))
+    ))
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {

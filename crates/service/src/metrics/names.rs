@@ -286,6 +286,14 @@ table! {
             "Time that rendering and compressing took.";
         NOZZLE_PROMETHEUS_PAGE_BYTES: GAUGE, Bytes, "loggregator_nozzle_prometheus_page_bytes", ["destination"],
             "Size of the last page, uncompressed.";
+        NOZZLE_PROMETHEUS_WRITES: COUNTER, Count, "loggregator_nozzle_prometheus_remote_write_requests_total", ["destination", "outcome"],
+            "Requests of remote write, by outcome: written, later (5xx, 429), refused (other 4xx), failed (no answer).";
+        NOZZLE_PROMETHEUS_WRITTEN: COUNTER, Count, "loggregator_nozzle_prometheus_remote_write_samples_total", ["destination"],
+            "Samples that the receiver confirmed, stale markers included.";
+        NOZZLE_PROMETHEUS_MARKERS: COUNTER, Count, "loggregator_nozzle_prometheus_remote_write_ended_series_total", ["destination"],
+            "Series whose end the receiver was told.";
+        NOZZLE_PROMETHEUS_MARKERS_DROPPED: COUNTER, Count, "loggregator_nozzle_prometheus_remote_write_lost_ends_total", ["destination"],
+            "Series whose end the receiver could not be told: it shows their last value for five minutes more.";
     }
     "rlp-gateway, as the Go gateway names them", "Only on the metrics endpoint of the gateway that asks for a client certificate. The names are kept, whatever our conventions." => {
         LAST_UAA_LATENCY: GAUGE, Count, "LastUAALatency", [],

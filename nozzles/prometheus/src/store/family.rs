@@ -104,6 +104,8 @@ pub(crate) struct Series {
     pub changed: bool,
     /// What a ticked family shows, and the tick, milliseconds since 1970.
     pub shown: Option<Box<(Data, i64)>>,
+    /// Timestamp of the last sample that was made of it for a remote store, milliseconds since 1970; `i64::MIN`: none was.
+    pub sent: i64,
     /// Streams of samples that went into it so far.
     pub streams: u32,
     /// Index of the raw name from which it was made.
@@ -178,6 +180,7 @@ impl Family {
             seen: now,
             changed: true,
             shown: None,
+            sent: i64::MIN,
             streams: 1,
             raw,
         };
