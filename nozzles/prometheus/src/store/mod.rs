@@ -331,9 +331,23 @@ impl Store {
                 self.free.push(u32::try_from(index).unwrap_or(u32::MAX));
             }
         }
-        if self.series == 0 {
-            self.hosts.clear();
+        if self.hosts.len() >= self.map.max_hosts {
+            self.forget_hosts();
         }
+    }
+
+    /// Keeps the hosts that some series has.
+    fn forget_hosts(&mut self) {
+        let families = self.families.iter().flatten();
+        let series = families
+            .filter(|family| family.head.reserved)
+            .flat_map(|family| family.series.iter().flatten());
+        let hosts = series.flat_map(|series| crate::labels::pairs(&series.labels));
+        let live: HashSet<Box<str>, RandomState> = hosts
+            .filter(|(name, _)| *name == "host")
+            .map(|(_, host)| host.into())
+            .collect();
+        self.hosts.retain(|host| live.contains(host));
     }
 
     /// Shows what ticked series have become, as of `at`, milliseconds since 1970.

@@ -130,6 +130,23 @@ fn what_clients_write_as_they_like_is_bounded() {
 }
 
 #[test]
+fn hosts_that_are_gone_make_room() {
+    let store = store("max_hosts = 1\nexpire = \"10s\"");
+    let ask = |host: &str, now| {
+        let uri = format!("https://{host}/");
+        store
+            .lock()
+            .fold(&request("200", 1, "1", &[("uri", &uri)]), now);
+        store.lock().sweep(now, |_, _| {});
+        text(&store, Format::Text, now).contains(&format!("host=\"{host}\""))
+    };
+    assert!(ask("a", 0));
+    assert!(!ask("b", 1_000));
+    assert!(!ask("b", 10_500));
+    assert!(ask("b", 12_000));
+}
+
+#[test]
 fn labels_and_names_have_a_length() {
     let store = store("");
     let long = "x".repeat(9000);
