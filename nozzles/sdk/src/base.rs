@@ -178,6 +178,10 @@ impl Base {
             state: Arc::clone(&setup.state),
             dead_letters: Arc::clone(&setup.dead_letters),
         };
+        // Before its task is there to say so.
+        if let Some(cursor) = self.buffer.cursor(&config.name) {
+            setup.state.settle(cursor.birth(), &cursor.start().1);
+        }
         self.ledger.set_line(line);
         let launched = Launched {
             leave: setup.leave.clone(),

@@ -8,7 +8,7 @@ use loggregator_service::Lifecycle;
 use loggregator_service::admin::{Condition, Readiness};
 use tokio::time::Instant;
 
-use crate::ledger::{Ledger, Line};
+use crate::ledger::{LEFT_OUT, Ledger, Line, MALFORMED};
 
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -129,7 +129,7 @@ impl Health {
         let rejected = self.ledger.ingress.lock().rejected.clone();
         let refusals = rejected
             .iter()
-            .filter(|(reason, _)| *reason != crate::ledger::MALFORMED);
+            .filter(|(reason, _)| ![LEFT_OUT, MALFORMED].contains(&reason.as_str()));
         let reasons: Vec<&str> = refusals
             .clone()
             .map(|(reason, _)| reason.as_str())

@@ -14,6 +14,8 @@ use crate::tap::{INTAKE, Taps};
 
 /// Reason of envelopes that no scan accepts.
 pub(crate) const MALFORMED: &str = "malformed";
+/// Reason of envelopes that `select.filter` does not hold for: left out on purpose.
+pub(crate) const LEFT_OUT: &str = "filter";
 
 /// A destination, as everybody sees it.
 #[derive(Debug, Clone)]

@@ -67,7 +67,7 @@ impl Running {
 
     /// Whether what the destination takes is part of what the nozzle asked the dopplers for.
     fn is_asked_for(&self, plan: &Planned) -> bool {
-        let kinds = plan.kinds();
+        let kinds = plan.kinds().intersection(self.nozzle.taken);
         let sources = match (&self.nozzle.sources, plan.filter.source_ids()) {
             (None, _) => true,
             (Some(_), None) => false,

@@ -14,16 +14,17 @@ use tokio::sync::Mutex;
 
 use crate::base::{Base, Launched, Planned, plans};
 use crate::buffer::{self, Buffer, BufferError};
-use crate::config::{BufferConfig, ConfigErrors, NozzleConfig};
+use crate::config::{BufferConfig, ConfigError, ConfigErrors, NozzleConfig};
 use crate::destination::StartError;
 use crate::enrich::{CloudController, EnrichError};
+use crate::filter::Filter;
 use crate::health::Health;
 use crate::intake::{self, IntakeError, Upstream};
 use crate::kind::Kinds;
 use crate::ledger::Ledger;
 use crate::observe::observe;
 use crate::pages::NozzlePages;
-use crate::take_in::take_in;
+use crate::take_in::TakeIn;
 use crate::tap::{Tap, TapError};
 
 /// A nozzle cannot be started.
@@ -65,6 +66,8 @@ pub(crate) struct Nozzle {
     pub launched: Mutex<BTreeMap<String, Launched>>,
     /// The kinds of envelopes that are asked for.
     pub wanted: KindSet,
+    /// The kinds for which `select.filter` can hold.
+    pub taken: KindSet,
     /// The sources that are asked for; all without.
     pub sources: Option<Vec<String>>,
 }
@@ -130,14 +133,18 @@ pub async fn start(
     lifecycle: &Lifecycle,
 ) -> Result<Running, Error> {
     let plans = plans(&config.destinations, kinds)?;
+    let filter = select_filter(&config)?;
+    let taken = filter.as_ref().map_or(KindSet::ALL, Filter::kinds);
     let wanted = plans.iter().map(Planned::kinds);
-    let wanted = match wanted.fold(KindSet::EMPTY, KindSet::union) {
+    let wanted = wanted.fold(KindSet::EMPTY, KindSet::union);
+    let wanted = match wanted.intersection(taken) {
         // Filters that hold for nothing; they are told of in the log when they did not for long enough.
         KindSet::EMPTY => KindSet::ALL,
         wanted => wanted,
     };
     let sources: Option<Vec<_>> = plans.iter().map(|plan| plan.filter.source_ids()).collect();
-    let sources = sources.map(|sources| sources.concat());
+    let selected = filter.as_ref().and_then(Filter::source_ids);
+    let sources = sources.map(|sources| sources.concat()).or(selected);
     let name = &config.nozzle.name;
     let request = intake::request(&config.select, name, wanted, sources.as_deref())?;
     intake::check(&config.intake, &request)?;
@@ -194,9 +201,14 @@ pub async fn start(
     };
     let launched = connected.into_iter().map(|one| base.launch(one));
     let launched = launched.map(|one| (one.config.name.clone(), one)).collect();
-    let ledger = Arc::clone(&base.ledger);
-    let taking = take_in(intake, base.buffer.clone(), ledger, intake_stage.clone());
-    intake_stage.spawn("intake", taking);
+    let taking = TakeIn {
+        intake,
+        buffer: base.buffer.clone(),
+        ledger: Arc::clone(&base.ledger),
+        filter,
+        directory: base.directory.clone(),
+    };
+    intake_stage.spawn("intake", taking.run(intake_stage.clone()));
     let readiness = watch(&config, &base, lifecycle);
     let admin_addr = match config.nozzle.admin_addr {
         None => None,
@@ -218,9 +230,29 @@ pub async fn start(
             config: Mutex::new(config),
             launched: Mutex::new(launched),
             wanted,
+            taken,
             sources,
         },
     })
+}
+
+/// `select.filter`, if there is one.
+fn select_filter(config: &NozzleConfig) -> Result<Option<Filter>, ConfigErrors> {
+    let Some(text) = &config.select.filter else {
+        return Ok(None);
+    };
+    // The configuration was checked; one that was made otherwise has no file.
+    let wrong = |error: crate::filter::FilterError| ConfigErrors {
+        file: std::path::PathBuf::from("configuration"),
+        errors: vec![ConfigError {
+            key: "select.filter".to_owned(),
+            place: None,
+            width: 0,
+            variable: None,
+            message: error.to_string(),
+        }],
+    };
+    Ok(Some(Filter::parse(text).map_err(wrong)?))
 }
 
 /// Watches over a nozzle, and tells at the end what was left.

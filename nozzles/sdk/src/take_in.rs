@@ -6,15 +6,17 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use loggregator_envelope::{Frame, Kind};
+use loggregator_envelope::{Entry, Frame, FrameBuilder, Kind};
 use loggregator_service::Lifecycle;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::buffer::Buffer;
+use crate::buffer::{Appended, Buffer};
+use crate::enrich::Directory;
 use crate::event::Event;
+use crate::filter::Filter;
 use crate::intake::{Intake, Monitor};
-use crate::ledger::{Ledger, MALFORMED};
+use crate::ledger::{LEFT_OUT, Ledger, MALFORMED};
 use crate::tap::INTAKE;
 
 /// What others may know of the intake.
@@ -51,52 +53,89 @@ impl IntakeState {
     }
 }
 
-/// Takes in until the nozzle stops or nothing more can come; then nothing more is taken into the buffer.
-pub(crate) async fn take_in(
-    mut intake: Box<dyn Intake>,
-    buffer: Buffer,
-    ledger: Arc<Ledger>,
-    lifecycle: Lifecycle,
-) {
-    let stop = lifecycle.token();
-    // There is one intake in the life of a ledger.
-    ledger.intake.monitor.set(intake.monitor()).ok();
-    while let Some(Some(batch)) = stop
-        .run_until_cancelled(poll_fn(|cx| intake.poll_next(cx)))
-        .await
-    {
-        *ledger.intake.last.lock() = Instant::now();
-        take(batch, &buffer, &ledger).await;
-    }
-    // What has arrived already would be lost with the connection.
-    intake.stop();
-    while let Some(batch) = poll_fn(|cx| intake.poll_next(cx)).await {
-        take(batch, &buffer, &ledger).await;
-    }
-    buffer.close();
+/// What takes in, and what it takes.
+pub(crate) struct TakeIn {
+    pub intake: Box<dyn Intake>,
+    pub buffer: Buffer,
+    pub ledger: Arc<Ledger>,
+    /// `select.filter`
+    pub filter: Option<Filter>,
+    pub directory: Option<Arc<dyn Directory>>,
 }
 
-async fn take(batch: Bytes, buffer: &Buffer, ledger: &Ledger) {
-    let Ok(parsed) = Frame::parse(batch) else {
-        let mut ingress = ledger.ingress.lock();
-        ingress.received += 1;
-        *ingress.rejected.entry(MALFORMED.to_owned()).or_default() += 1;
-        return;
-    };
-    let frame = &parsed.frame;
-    let received = now();
-    look(frame, received, ledger);
-    let appended = buffer.append(frame, received).await;
-    let mut ingress = ledger.ingress.lock();
-    ingress.received += u64::from(parsed.rejected) + frame.len() as u64;
-    ingress.accepted += appended.accepted;
-    for (reason, n) in [
-        (MALFORMED, u64::from(parsed.rejected)),
-        (appended.why, appended.refused),
-    ] {
-        if n > 0 {
-            *ingress.rejected.entry(reason.to_owned()).or_default() += n;
+impl TakeIn {
+    /// Takes in until the nozzle stops or nothing more can come; then nothing more is taken into the buffer.
+    pub(crate) async fn run(mut self, lifecycle: Lifecycle) {
+        let stop = lifecycle.token();
+        // There is one intake in the life of a ledger.
+        self.ledger.intake.monitor.set(self.intake.monitor()).ok();
+        while let Some(Some(batch)) = stop
+            .run_until_cancelled(poll_fn(|cx| self.intake.poll_next(cx)))
+            .await
+        {
+            *self.ledger.intake.last.lock() = Instant::now();
+            self.take(batch).await;
         }
+        // What has arrived already would be lost with the connection.
+        self.intake.stop();
+        while let Some(batch) = poll_fn(|cx| self.intake.poll_next(cx)).await {
+            self.take(batch).await;
+        }
+        self.buffer.close();
+    }
+
+    async fn take(&mut self, batch: Bytes) {
+        let Ok(parsed) = Frame::parse(batch) else {
+            let mut ingress = self.ledger.ingress.lock();
+            ingress.received += 1;
+            *ingress.rejected.entry(MALFORMED.to_owned()).or_default() += 1;
+            return;
+        };
+        let received = now();
+        look(&parsed.frame, received, &self.ledger);
+        let all = parsed.frame.len() as u64;
+        let frame = self.selected(parsed.frame, received);
+        let left_out = all - frame.len() as u64;
+        let appended = match frame.is_empty() {
+            true => Appended::default(),
+            false => self.buffer.append(&frame, received).await,
+        };
+        let mut ingress = self.ledger.ingress.lock();
+        ingress.received += u64::from(parsed.rejected) + all;
+        ingress.accepted += appended.accepted;
+        for (reason, n) in [
+            (MALFORMED, u64::from(parsed.rejected)),
+            (LEFT_OUT, left_out),
+            (appended.why, appended.refused),
+        ] {
+            if n > 0 {
+                *ingress.rejected.entry(reason.to_owned()).or_default() += n;
+            }
+        }
+    }
+
+    /// What `select.filter` holds for.
+    fn selected(&self, frame: Frame, received: i64) -> Frame {
+        let Some(filter) = &self.filter else {
+            return frame;
+        };
+        let wanted = |entry: &&Entry| {
+            let event = Event::new(0, received, frame.bytes().slice(entry.body()));
+            let directory = self.directory.as_ref();
+            let names = directory.and_then(|directory| directory.names(&event));
+            filter.matches(&event.with_names(names))
+        };
+        let wanted: Vec<&Entry> = frame.entries().iter().filter(wanted).collect();
+        if wanted.len() == frame.len() {
+            return frame;
+        }
+        let mut builder = FrameBuilder::new();
+        for entry in wanted {
+            // It fits: it is a part of a frame that did.
+            builder.push_entry(frame.bytes(), entry).ok();
+        }
+        let (bytes, index) = builder.finish();
+        Frame::from_parts(bytes, index)
     }
 }
 

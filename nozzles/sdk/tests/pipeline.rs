@@ -189,7 +189,7 @@ async fn dead_letters_are_kept_and_can_be_put_back() {
     );
     let put_back = || async {
         let lifecycle = Lifecycle::new();
-        replay(&config(&text), &kinds(), "d", &lifecycle)
+        replay(&config(&text), &kinds(), "d", None, &lifecycle)
             .await
             .unwrap()
     };
@@ -375,5 +375,20 @@ async fn a_tap_shows_what_passes_each_edge() {
     let rendered: serde_json::Value = serde_json::from_str(&taps[3].next().await.unwrap()).unwrap();
     assert_eq!(rendered["body"], "line 3");
     assert_eq!(rendered["fields"]["source"], "app");
+    nozzle.lifecycle.shutdown(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_selected_does_not_reach_the_buffer() {
+    let peer = Scripted::new(1);
+    let select = "[select]\nfilter = 'text != \"line 3\"'";
+    let nozzle = Nozzle::start(&file(&peer, select, "")).await;
+    nozzle.feed(5);
+    let line = nozzle.settled("d", 4).await;
+    assert_eq!((line.delivered, line.filtered_total()), (4, 0));
+    let ingress = nozzle.running.report().ingress;
+    assert_eq!((ingress.received, ingress.accepted), (5, 4));
+    assert_eq!(ingress.rejected, [("filter".to_owned(), 1)].into());
+    assert_eq!(texts(&peer).await, ["line 0", "line 1", "line 2", "line 4"]);
     nozzle.lifecycle.shutdown(PATIENCE).await;
 }

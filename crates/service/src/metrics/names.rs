@@ -373,7 +373,7 @@ table! {
         NOZZLE_ACCEPTED: COUNTER, Envelopes, "loggregator_nozzle_accepted_envelopes_total", [],
             "Envelopes that the buffer took.";
         NOZZLE_REJECTED: COUNTER, Envelopes, "loggregator_nozzle_rejected_envelopes_total", ["reason"],
-            "Envelopes that it did not: malformed (a batch whose framing is broken counts as one), or what the buffer gives as its reason (disk_full, disk_error, too_large).";
+            "Envelopes that it did not: filter (select.filter does not hold for them), malformed (a batch whose framing is broken counts as one), or what the buffer gives as its reason (disk_full, disk_error, too_large).";
         NOZZLE_UPSTREAM_LOST: COUNTER, Envelopes, "loggregator_nozzle_upstream_lost_envelopes_total", ["origin"],
             "Envelopes that a doppler (loggregator.doppler) or a reverse log proxy (loggregator.rlp) says it lost, in the stream. A Go proxy counts the losses of all its readers.";
         NOZZLE_SILENCE_SECONDS: GAUGE, Seconds, "loggregator_nozzle_intake_silence_seconds", [],
