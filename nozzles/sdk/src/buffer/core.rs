@@ -43,6 +43,8 @@ pub(super) struct Disk {
     pub(super) segment_bytes: u64,
     pub(super) writer: Mutex<Writer>,
     pub(super) unsynced: Mutex<Unsynced>,
+    /// Held while files are synced.
+    pub(super) syncing: Mutex<()>,
     pub(super) saver: Mutex<Saver>,
     /// The segment that is written to must not be written to any more.
     pub(super) seal: AtomicBool,
@@ -223,6 +225,8 @@ impl Core {
     /// Makes what was written last.
     pub(super) fn sync(&self) {
         let Some(disk) = &self.disk else { return };
+        // Whoever finds nothing to do waits for the one who has it in hand.
+        let _syncing = disk.syncing.lock();
         let unsynced = std::mem::take(&mut *disk.unsynced.lock());
         if unsynced.files.is_empty() && !unsynced.names {
             return;

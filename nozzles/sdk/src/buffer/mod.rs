@@ -438,6 +438,11 @@ fn open_disk(disk: &DiskBuffer, destinations: &[(String, Backlog)]) -> Result<Co
     let layout = Layout::new(disk, destinations.len());
     recover::open(Arc::new(folder), layout, destinations).map_err(|failed| match failed {
         Failed::List(source) => io("cannot list")(source),
+        Failed::Open { name, source } => BufferError::Io {
+            what: "cannot open",
+            path: path.join(name),
+            source,
+        },
         Failed::Version { name, version } => BufferError::Version {
             path: path.join(name),
             version,

@@ -28,6 +28,8 @@ const MAX_DAMAGE: usize = 1024;
 pub(super) enum Failed {
     /// The folder cannot be listed.
     List(io::Error),
+    /// A segment is there and cannot be opened: rights, or too many open files. Its events must not be given up for that.
+    Open { name: String, source: io::Error },
     /// A segment is of a version that this program does not know.
     Version { name: String, version: u32 },
 }
@@ -86,13 +88,13 @@ pub(super) fn open(
     let best = saved[newest].as_ref();
     let files = open_files(&*fs, &firsts)?;
     let id = best.map(|saved| saved.id);
-    let id = id.or_else(|| files.iter().find_map(|(_, file)| file.as_ref()?.1));
+    let id = id.or_else(|| files.iter().find_map(|(_, _, id)| *id));
     let id = id.unwrap_or_else(|| foldhash::quality::RandomState::default().hash_one(0));
 
     let mut log = Recovered::new(State::new(layout.bounds, Vec::new()), best);
-    for (at, (first, file)) in files.into_iter().enumerate() {
+    for (at, (first, file, _)) in files.into_iter().enumerate() {
         let limit = firsts.get(at + 1).copied();
-        log.take(&*fs, id, first, file.map(|(file, _)| file), limit);
+        log.take(&*fs, id, first, file, limit);
     }
     let active = log.finish(best.map_or(0, |saved| saved.next));
     log.places(layout.usable, destinations, best);
@@ -132,6 +134,7 @@ pub(super) fn open(
                 ..Writer::default()
             }),
             unsynced: Mutex::new(unsynced),
+            syncing: Mutex::new(()),
             saver: Mutex::new(saver),
             seal: AtomicBool::new(false),
         }),
@@ -145,7 +148,7 @@ pub(super) fn open(
     Ok(core)
 }
 
-type Opened = (u64, Option<(Arc<dyn FsFile>, Option<u64>)>);
+type Opened = (u64, Arc<dyn FsFile>, Option<u64>);
 
 /// Opens all segments and says which buffer each one is of, as far as its header tells.
 fn open_files(fs: &dyn Fs, firsts: &[u64]) -> Result<Vec<Opened>, Failed> {
@@ -153,22 +156,17 @@ fn open_files(fs: &dyn Fs, firsts: &[u64]) -> Result<Vec<Opened>, Failed> {
     for first in firsts {
         let name = segment::name(*first);
         let mut header = [0; SEGMENT_HEADER];
-        let opened = fs.open(&name).and_then(|file| {
-            super::fs::read_full(&*file, &mut header, 0)?;
-            Ok(file)
-        });
-        let file = match opened {
-            Ok(file) => match read_segment_header(&header) {
-                SegmentHeader::Version(version) => return Err(Failed::Version { name, version }),
-                SegmentHeader::Good { id, first: said } if said == *first => Some((file, Some(id))),
-                _ => Some((file, None)),
-            },
-            Err(error) => {
-                tracing::error!(name, %error, "buffer: a segment cannot be read");
-                None
-            }
+        let file = match fs.open(&name) {
+            Ok(file) => file,
+            Err(source) => return Err(Failed::Open { name, source }),
         };
-        files.push((*first, file));
+        let read = super::fs::read_full(&*file, &mut header, 0);
+        let id = match read.map(|_| read_segment_header(&header)) {
+            Ok(SegmentHeader::Version(version)) => return Err(Failed::Version { name, version }),
+            Ok(SegmentHeader::Good { id, first: said }) if said == *first => Some(id),
+            _ => None,
+        };
+        files.push((*first, file, id));
     }
     Ok(files)
 }
@@ -226,15 +224,11 @@ impl Recovered {
         fs: &dyn Fs,
         id: u64,
         first: u64,
-        file: Option<Arc<dyn FsFile>>,
+        file: Arc<dyn FsFile>,
         limit: Option<u64>,
     ) {
         self.last = None;
         let name = segment::name(first);
-        let Some(file) = file else {
-            set_aside(fs, &name);
-            return;
-        };
         let bytes = match read_whole(&*file) {
             Ok(bytes) => bytes,
             Err(error) => {

@@ -252,6 +252,17 @@ fn a_version_of_the_future_is_not_touched() {
 }
 
 #[test]
+fn a_segment_that_cannot_be_opened_is_not_given_up() {
+    let fs = Faulty::default();
+    append(&open(&fs), 0..30);
+    fs.lock(Some(segment::name(9)));
+    let error = try_open(&fs).unwrap_err();
+    assert!(matches!(&error, Failed::Open { name, .. } if *name == segment::name(9)));
+    fs.lock(None);
+    assert_eq!(read(&open(&fs)), ((0..30).collect(), vec![]));
+}
+
+#[test]
 fn a_segment_of_another_buffer_is_set_aside() {
     let fs = Faulty::default();
     let other = Faulty::default();

@@ -23,6 +23,7 @@ struct Disk {
     space: Option<usize>,
     fail_cut: bool,
     fail_sync: bool,
+    locked: Option<String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -46,6 +47,11 @@ impl Faulty {
     /// Files cannot be cut.
     pub(super) fn fail_cut(&self, fail: bool) {
         self.disk.lock().fail_cut = fail;
+    }
+
+    /// This file cannot be opened.
+    pub(super) fn lock(&self, name: Option<String>) {
+        self.disk.lock().locked = name;
     }
 
     /// Syncs fail.
@@ -122,6 +128,9 @@ impl Fs for Faulty {
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn FsFile>> {
         let disk = self.disk.lock();
+        if disk.locked.as_deref() == Some(name) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         match disk.names.get(name) {
             Some(at) => Ok(Arc::new(Handle {
                 disk: Arc::clone(&self.disk),
