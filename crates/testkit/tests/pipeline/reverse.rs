@@ -138,6 +138,11 @@ impl UnderLoad {
         this
     }
 
+    /// Waits until a reader has lost its connection and made it again so often. On a busy machine it first reads what it has.
+    async fn came_back(&self, reader: &Consumer, times: u64) {
+        eventually("the reader is back", async || reader.reconnects() >= times).await;
+    }
+
     /// Waits until each reader got some hundreds of lines more than now.
     async fn flows(&self, what: &str) {
         let readers = [&self.doppler, &self.rlp, &self.sse];
@@ -195,8 +200,8 @@ async fn a_killed_proxy_comes_back() {
     let mut all = UnderLoad::start().await;
     all.pipeline.rlp.kill().await;
     all.pipeline.rlp.restart().await.unwrap();
+    all.came_back(&all.sse, 1).await;
     all.flows("lines flow again").await;
-    assert!(all.sse.reconnects() >= 1);
     assert_eq!(all.doppler.told_lost(), 0);
     all.finish().await;
 }
@@ -206,13 +211,14 @@ async fn a_killed_proxy_comes_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_of_the_proxy_loses_nothing() {
     let mut all = UnderLoad::start().await;
-    for _ in 0..2 {
+    for restart in 1..=2 {
         let stopped = all.pipeline.rlp.stop(DEADLINE).await;
         assert!(stopped.finished(), "{stopped:?}");
         all.pipeline.rlp.restart().await.unwrap();
+        all.came_back(&all.rlp, restart).await;
+        all.came_back(&all.sse, restart).await;
         all.flows("lines flow again").await;
     }
-    assert!(all.rlp.reconnects() >= 2 && all.sse.reconnects() >= 2);
     all.complete().await;
 }
 
@@ -221,14 +227,14 @@ async fn a_restart_of_the_proxy_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_of_the_gateway_loses_nothing() {
     let mut all = UnderLoad::start().await;
-    for _ in 0..2 {
+    for restart in 1..=2 {
         let stopped = all.pipeline.gateway.stop(DEADLINE).await;
         assert!(stopped.finished(), "{stopped:?}");
         all.pipeline.gateway.restart().await.unwrap();
+        all.came_back(&all.sse, restart).await;
         all.flows("lines flow again").await;
     }
     assert_eq!(all.rlp.reconnects(), 0);
-    assert!(all.sse.reconnects() >= 2);
     all.complete().await;
 }
 
@@ -239,8 +245,8 @@ async fn a_killed_gateway_comes_back() {
     let mut all = UnderLoad::start().await;
     all.pipeline.gateway.kill().await;
     all.pipeline.gateway.restart().await.unwrap();
+    all.came_back(&all.sse, 1).await;
     all.flows("lines flow again").await;
-    assert!(all.sse.reconnects() >= 1);
     assert_eq!((all.rlp.told_lost(), all.rlp.reconnects()), (0, 0));
     all.finish().await;
 }
