@@ -103,6 +103,9 @@ impl ClientContext for Callbacks {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if let KafkaError::Global(Code::PartitionEOF) = error {
+            return;
+        }
         let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
         tracing::warn!(destination = self.destination, ?code, "kafka: {reason}");
         // That all brokers are down follows from what was told of each of them.

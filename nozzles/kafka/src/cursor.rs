@@ -1,5 +1,6 @@
 //! Where an exactly-once destination has got to: a record of a compacted topic, written in the transaction of the events.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use loggregator_nozzle::Reason;
@@ -111,7 +112,7 @@ pub(crate) fn read(
         let mut window = WINDOW;
         loop {
             let from = low.max(high.saturating_sub(window));
-            if let Some(place) = scan(common, &committed, partition, from, key, deadline)? {
+            if let Some(place) = scan(common, &committed, partition, from..high, key, deadline)? {
                 found = Some(place);
                 break;
             }
@@ -124,24 +125,29 @@ pub(crate) fn read(
     Ok(found)
 }
 
-/// The last record of this key from `from` to the end of the partition.
+/// The last record of this key from the beginning of the range on, at least up to its end.
 fn scan(
     common: &Common,
     consumer: &BaseConsumer<Callbacks>,
     partition: i32,
-    from: i64,
+    range: Range<i64>,
     key: &str,
     deadline: Instant,
 ) -> Result<Option<Place>, Reason> {
     let topic = common.config.cursor_topic.as_str();
     let fail = |error: KafkaError| failed(common, &error);
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Offset(from))
+    list.add_partition_offset(topic, partition, Offset::Offset(range.start))
         .map_err(fail)?;
     consumer.assign(&list).map_err(fail)?;
+    if range.is_empty() {
+        return Ok(None);
+    }
     let mut found = None;
     loop {
         match consumer.poll(PAUSE) {
+            // Others go on writing: the end of the topic may never be reached.
+            Some(Ok(message)) if message.offset() >= range.end => return Ok(found),
             Some(Ok(message)) if message.key() == Some(key.as_bytes()) => {
                 let value = message.payload().unwrap_or_default();
                 found = serde_json::from_slice(value).ok();

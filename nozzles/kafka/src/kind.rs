@@ -143,7 +143,9 @@ impl Plan for KafkaPlan {
                 identity: Identity::new(&context.nozzle, &context.buffer_id),
                 known,
                 shared,
-                context,
+                nozzle: context.nozzle,
+                name: context.name,
+                buffer_id: context.buffer_id,
             };
             let failed = |why: Reason| StartError {
                 destination: name.clone(),
@@ -151,7 +153,9 @@ impl Plan for KafkaPlan {
                 source: None,
             };
             let destination: Arc<dyn DynDestination> = match self.config.delivery {
-                Guarantee::AtLeastOnce => Arc::new(Producer::start(common).map_err(failed)?),
+                Guarantee::AtLeastOnce => {
+                    Arc::new(Producer::start(common, &context.lifecycle).map_err(failed)?)
+                }
                 Guarantee::ExactlyOnce => Arc::new(Transactions::new(common)),
             };
             Ok(destination)

@@ -5,7 +5,7 @@
 //!
 //! | mode | promise |
 //! | --- | --- |
-//! | `at_least_once` | the cursor moves past an event when all in-sync replicas have its records; twice after a crash, in order always |
+//! | `at_least_once` | the cursor moves past an event when all in-sync replicas have its records; twice after a crash, in order |
 //! | `exactly_once` | events and the place in the buffer are written in one transaction; readers with `read_committed` see every event once |
 //!
 //! Both begin at the buffer: what reached it and is not lost with it is in the topic in the end. Client errors mean for

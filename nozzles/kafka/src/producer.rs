@@ -19,7 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use loggregator_nozzle::{Batch, Context, Delivery, Destination, Event, Outcome, Reason};
+use loggregator_nozzle::{Batch, Delivery, Destination, Event, Outcome, Reason};
+use loggregator_service::Lifecycle;
 use parking_lot::Mutex;
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
@@ -43,10 +44,9 @@ const RESTART_MIN: Duration = Duration::from_millis(100);
 const RESTART_MAX: Duration = Duration::from_secs(10);
 /// A client that lived so long was well.
 const LIVED: Duration = Duration::from_secs(60);
-/// At the end, what is still with the client may take so long.
-const FLUSH: Duration = Duration::from_secs(2);
 
-/// What all forms of the destination have.
+/// What all forms of the destination have. Threads of clients may hold it for a while after the destination is gone, so it
+/// holds nothing of the nozzle.
 #[derive(Debug)]
 pub(crate) struct Common {
     pub config: Config,
@@ -54,7 +54,11 @@ pub(crate) struct Common {
     pub identity: Identity,
     pub known: Arc<Known>,
     pub shared: Arc<Shared>,
-    pub context: Context,
+    /// Names of the nozzle and of the destination.
+    pub nozzle: String,
+    pub name: String,
+    /// Identity of the buffer.
+    pub buffer_id: String,
 }
 
 impl Common {
@@ -63,7 +67,7 @@ impl Common {
     /// # Errors
     /// When a secret cannot be read or librdkafka does not like the settings.
     pub(crate) fn client(&self, transactional: &str) -> Result<Client, Reason> {
-        let id = format!("loggregator-nozzle-{}", self.context.nozzle);
+        let id = format!("loggregator-nozzle-{}", self.nozzle);
         let settings = client::producer(&self.config, &id, transactional)?;
         settings
             .create_with_context(self.callbacks())
@@ -77,7 +81,7 @@ impl Common {
             .sasl
             .as_ref()
             .and_then(|sasl| sasl.oauth.clone());
-        Callbacks::new(&self.context.name, oauth, Arc::clone(&self.shared))
+        Callbacks::new(&self.name, oauth, Arc::clone(&self.shared))
     }
 
     /// What an event needs to be sent.
@@ -204,10 +208,9 @@ impl Producer {
     ///
     /// # Errors
     /// When no client can be made of these settings.
-    pub(crate) fn start(common: Common) -> Result<Producer, Reason> {
+    pub(crate) fn start(common: Common, lifecycle: &Lifecycle) -> Result<Producer, Reason> {
         let client = common.client("")?;
-        let lifecycle = common.context.lifecycle.clone();
-        let name = format!("kafka client of {}", common.context.name);
+        let name = format!("kafka client of {}", common.name);
         let inner = Arc::new(Inner {
             common,
             turn: tokio::sync::Mutex::new(Slot(Some(client))),
@@ -280,23 +283,31 @@ impl Destination for Producer {
         self.inner.closed.cancel();
         let client = self.inner.turn.lock().await.0.take();
         if let Some(client) = client {
-            end(client, FLUSH).await;
+            // What it still has was given up, and is in the buffer.
+            detach(client);
         }
     }
 }
 
-/// Ends a client on a thread of its own: it blocks. What it could not send by then is in the buffer.
-async fn end(client: Client, flush: Duration) {
-    let ended = tokio::task::spawn_blocking(move || end_blocking(client, flush));
-    ended.await.ok();
+/// Lets a client end by itself, on a thread of its own: its end blocks for as long as its own threads take.
+pub(crate) fn detach(client: Client) {
+    let ends = std::thread::Builder::new().name("kafka client ends".to_owned());
+    if let Err(error) = ends.spawn(move || drop(client)) {
+        tracing::warn!(%error, "no thread to end a client of Kafka on");
+    }
 }
 
-/// Ends a client. It blocks.
-pub(crate) fn end_blocking(client: Client, flush: Duration) {
-    if client.in_flight_count() > 0 && !flush.is_zero() {
-        client.flush(flush).ok();
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(client) = self.0.take() {
+            detach(client);
+        }
     }
-    drop(client);
+}
+
+/// Ends a client on a thread of its own: it blocks. What it could not send comes back.
+async fn end(client: Client) {
+    tokio::task::spawn_blocking(move || drop(client)).await.ok();
 }
 
 /// Two halves, the first one last; one that cannot be halved as it is.
@@ -515,13 +526,13 @@ impl Inner {
             };
             if let Some((code, why)) = client.client().fatal_error() {
                 tracing::error!(
-                    destination = self.common.context.name,
+                    destination = self.common.name,
                     ?code,
                     "kafka: {why}; the client is made anew, what was not confirmed is sent again"
                 );
             }
             // Gives back every record that is not confirmed.
-            end(client, Duration::ZERO).await;
+            end(client).await;
             wait = if born.elapsed() > LIVED {
                 RESTART_MIN
             } else {
@@ -533,7 +544,7 @@ impl Inner {
                 match self.common.client("") {
                     Ok(client) => turn.0 = Some(client),
                     Err(why) => {
-                        tracing::error!(destination = self.common.context.name, %why, "no client");
+                        tracing::error!(destination = self.common.name, %why, "no client");
                         tokio::time::sleep(wait).await;
                         wait = (wait * 2).min(RESTART_MAX);
                     }

@@ -23,12 +23,12 @@ use crate::client;
 use crate::cursor::{self, Place};
 use crate::outcome;
 use crate::pending::Pending;
-use crate::producer::{Ahead, Client, Common, end_blocking};
+use crate::producer::{Ahead, Client, Common, detach};
 use crate::record::{Mapping, Scratch, owned_headers};
 use crate::topic::Topic;
 
 /// One call of librdkafka; between two of them is looked whether it is time to stop.
-const CALL: Duration = Duration::from_secs(1);
+const CALL: Duration = Duration::from_millis(250);
 /// Between two looks for room in the client's queue.
 const ROOM: Duration = Duration::from_millis(5);
 
@@ -80,8 +80,7 @@ enum Failure {
 
 impl Transactions {
     pub(crate) fn new(common: Common) -> Transactions {
-        let context = &common.context;
-        let key = cursor::key(&context.nozzle, &context.name, &context.buffer_id);
+        let key = cursor::key(&common.nozzle, &common.name, &common.buffer_id);
         let cursor_topic = Arc::new(Topic {
             name: common.config.cursor_topic.clone(),
             delivered: AtomicU64::new(0),
@@ -146,7 +145,7 @@ impl Destination for Transactions {
             Ok(()) => worker.next,
             Err(why) => {
                 tracing::warn!(
-                    destination = inner.common.context.name,
+                    destination = inner.common.name,
                     %why,
                     "what is committed cannot be read yet"
                 );
@@ -159,12 +158,20 @@ impl Destination for Transactions {
 
     async fn close(&self) {
         self.inner.closed.store(true, Ordering::Release);
-        self.work(|_, worker| {
-            if let Some(client) = worker.client.take() {
-                end_blocking(client, Duration::ZERO);
-            }
-        })
-        .await;
+        // A transaction that is under way ends by itself soon, and the client with it.
+        if let Ok(mut worker) = Arc::clone(&self.worker).try_lock_owned()
+            && let Some(client) = worker.client.take()
+        {
+            detach(client);
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            detach(client);
+        }
     }
 }
 
@@ -192,7 +199,7 @@ impl Worker {
                 Ok(()) => break,
                 Err(error) if inner.again(&error, deadline) => {}
                 Err(error) => {
-                    end_blocking(client, Duration::ZERO);
+                    drop(client);
                     return Err(inner.reason(&error));
                 }
             }
@@ -202,7 +209,7 @@ impl Worker {
         match place {
             Ok(place) => self.next = inner.of_this_buffer(place),
             Err(why) => {
-                end_blocking(client, Duration::ZERO);
+                drop(client);
                 return Err(why);
             }
         }
@@ -230,7 +237,9 @@ impl Worker {
             Err(failure) => Some(self.give_up(inner, failure)),
         };
         let fresh = (0..fresh.len()).map(|item| match (pending.outcome(item), &why) {
-            (Some(Outcome::Delivered) | None, Some(why)) => Outcome::Retry(why.clone()),
+            (Some(Outcome::Delivered | Outcome::Retry(_)) | None, Some(why)) => {
+                Outcome::Retry(why.clone())
+            }
             (Some(outcome), _) => outcome,
             (None, None) => Outcome::Delivered,
         });
@@ -311,11 +320,11 @@ impl Worker {
             },
         };
         if let Some(code) = fatal {
-            let destination = &inner.common.context.name;
+            let destination = &inner.common.name;
             tracing::error!(destination, ?code, %why, "kafka: the client is made anew");
             self.fenced = matches!(code, Code::Fenced | Code::ProducerFenced);
             if let Some(client) = self.client.take() {
-                end_blocking(client, Duration::ZERO);
+                drop(client);
             }
             inner.common.shared.stats.restarted();
         }
@@ -359,7 +368,7 @@ impl Inner {
     /// Hands over the record that keeps the place.
     fn send_place(&self, client: &Client, next: u64, deadline: Instant) -> Result<(), Failure> {
         let place = Place {
-            buffer_id: self.common.context.buffer_id.clone(),
+            buffer_id: self.common.buffer_id.clone(),
             next,
         };
         let value = serde_json::to_vec(&place)
@@ -452,7 +461,7 @@ impl Inner {
     /// The number, if it is of the buffer that there is now.
     fn of_this_buffer(&self, place: Option<Place>) -> Option<u64> {
         let place = place?;
-        (place.buffer_id == self.common.context.buffer_id).then_some(place.next)
+        (place.buffer_id == self.common.buffer_id).then_some(place.next)
     }
 }
 

@@ -21,6 +21,9 @@ pub struct Ports {
     pub plain: u16,
     /// SASL OAUTHBEARER with unsigned tokens.
     pub oauth: u16,
+    /// Nothing; clients are told that it is at `advertised`.
+    pub proxied: u16,
+    pub advertised: u16,
     controller: u16,
 }
 
@@ -97,6 +100,8 @@ impl Broker {
             scram,
             plain,
             oauth,
+            proxied,
+            advertised,
             controller,
         } = self.ports;
         let tls = self.certs.tls("doppler");
@@ -109,11 +114,11 @@ impl Broker {
             "process.roles=broker,controller\n\
              node.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=CONTROLLER://127.0.0.1:{controller},PLAINTEXT://127.0.0.1:{plaintext},SCRAM://127.0.0.1:{scram},PLAIN://127.0.0.1:{plain},OAUTH://127.0.0.1:{oauth}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{plaintext},SCRAM://127.0.0.1:{scram},PLAIN://127.0.0.1:{plain},OAUTH://127.0.0.1:{oauth}\n\
+             listeners=CONTROLLER://127.0.0.1:{controller},PLAINTEXT://127.0.0.1:{plaintext},SCRAM://127.0.0.1:{scram},PLAIN://127.0.0.1:{plain},OAUTH://127.0.0.1:{oauth},PROXIED://127.0.0.1:{proxied}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{plaintext},SCRAM://127.0.0.1:{scram},PLAIN://127.0.0.1:{plain},OAUTH://127.0.0.1:{oauth},PROXIED://127.0.0.1:{advertised}\n\
              controller.listener.names=CONTROLLER\n\
              inter.broker.listener.name=PLAINTEXT\n\
-             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SCRAM:SASL_SSL,PLAIN:SASL_PLAINTEXT,OAUTH:SASL_PLAINTEXT\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SCRAM:SASL_SSL,PLAIN:SASL_PLAINTEXT,OAUTH:SASL_PLAINTEXT,PROXIED:PLAINTEXT\n\
              listener.name.scram.sasl.enabled.mechanisms=SCRAM-SHA-512\n\
              listener.name.scram.scram-sha-512.sasl.jaas.config={login}.scram.ScramLoginModule required;\n\
              listener.name.scram.ssl.keystore.type=PEM\n\
@@ -129,6 +134,7 @@ impl Broker {
              super.users=User:ANONYMOUS;User:nozzle\n\
              log.dirs={}\n\
              num.partitions=4\n\
+             log.retention.ms=-1\n\
              offsets.topic.replication.factor=1\n\
              offsets.topic.num.partitions=1\n\
              transaction.state.log.replication.factor=1\n\
@@ -211,7 +217,7 @@ fn text(path: &Path) -> String {
 
 fn free_ports() -> Ports {
     // All at once, so that they differ.
-    let held: Vec<TcpListener> = (0..5)
+    let held: Vec<TcpListener> = (0..7)
         .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
         .collect();
     let port = |i: usize| held[i].local_addr().unwrap().port();
@@ -220,6 +226,8 @@ fn free_ports() -> Ports {
         scram: port(1),
         plain: port(2),
         oauth: port(3),
-        controller: port(4),
+        proxied: port(4),
+        advertised: port(5),
+        controller: port(6),
     }
 }

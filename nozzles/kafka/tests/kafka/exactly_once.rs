@@ -176,7 +176,6 @@ async fn an_event_that_is_refused_does_not_cost_its_transaction() {
     ]
     .concat();
     let outcomes = subject.deliver(&batch).await;
-    println!("{outcomes:?}");
     let oversize: Vec<usize> = (0..batch.len())
         .filter(|i| matches!(outcomes[*i], Outcome::Oversize(_)))
         .collect();

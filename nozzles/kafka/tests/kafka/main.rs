@@ -8,6 +8,7 @@
 )]
 
 mod broker;
+mod compliance;
 mod exactly_once;
 mod mapping;
 mod outcomes;

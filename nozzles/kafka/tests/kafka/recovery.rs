@@ -8,6 +8,8 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use loggregator_nozzle::{Batch, Delivery, Event};
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::broker::{Broker, installed};
 use crate::support::{Got, log, make_topic, read, start};
@@ -112,6 +114,32 @@ async fn a_broker_may_stop_and_be_killed_and_nothing_is_lost_or_out_of_order() {
     assert_eq!(got.len() as u64, events);
     Arc::into_inner(subject).unwrap().stop().await;
     drop(broker);
+}
+
+/// Of librdkafka's mock cluster, since no broker can be made to answer so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_met_a_fatal_error_is_made_anew() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("fatal", 1, 1).unwrap();
+    // May this client be an idempotent producer? Twice no, which is fatal for a client.
+    let no = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+    cluster.request_errors(RDKafkaApiKey::InitProducerId, &[no, no]);
+    let address = cluster.bootstrap_servers();
+    let section = format!("brokers = [\"{address}\"]\ntopic = \"fatal\"\nvalue = \"text\"\n");
+    let subject = start(&section, "b1").await;
+    let events: Vec<Event> = (0..50).map(|n| log(n, "s", n.to_string())).collect();
+    subject.deliver_all(&events).await;
+    let got: Vec<String> = read(&address, "fatal")
+        .await
+        .iter()
+        .map(Got::text)
+        .collect();
+    let expected: Vec<String> = (0..50).map(|n| n.to_string()).collect();
+    assert_eq!(got, expected);
+    let metrics = subject.metrics.encode();
+    let restarts = "loggregator_nozzle_kafka_producer_restarts_total{destination=\"events\"} 2\n";
+    assert!(metrics.contains(restarts), "{metrics}");
+    subject.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
