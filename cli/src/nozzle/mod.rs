@@ -24,6 +24,7 @@ pub use load::{load_again, load_or_refuse};
 pub fn kinds() -> Kinds {
     Kinds::new()
         .with(loggregator_nozzle_file::FileKind)
+        .with(loggregator_nozzle_http::HttpKind)
         .with(loggregator_nozzle_syslog::SyslogKind)
         .with(loggregator_nozzle_prometheus::PrometheusKind::new())
         .with(loggregator_nozzle_kafka::KafkaKind)

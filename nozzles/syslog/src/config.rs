@@ -139,15 +139,17 @@ impl Settings {
         let transport = endpoints.first().map_or(Transport::Tcp, |e| e.transport);
         let max_message = max_message(&raw, transport, &mut errors);
         let stream = matches!(transport, Transport::Tcp | Transport::Tls);
-        let (prefix, line_breaks) = match raw.framing {
-            _ if !stream => (Prefix::None, None),
-            Framing::OctetCounting => (Prefix::Length, None),
-            Framing::Newline => (Prefix::None, Some(raw.line_breaks)),
-        };
         let json = matches!(
             raw.format,
             Format::FirehoseToSyslog | Format::FirehoseToSyslogCee
         );
+        let (prefix, line_breaks) = match raw.framing {
+            _ if !stream => (Prefix::None, None),
+            Framing::OctetCounting => (Prefix::Length, None),
+            // JSON has no line breaks within.
+            Framing::Newline if json => (Prefix::None, None),
+            Framing::Newline => (Prefix::None, Some(raw.line_breaks)),
+        };
         if json && raw.oversize == Oversize::Split {
             errors.add(
                 "oversize",

@@ -1,4 +1,4 @@
-//! The nozzle for syslog: RFC 5424 over TCP, TLS and UDP, byte for byte as the platform's own agents write it.
+//! The nozzle for syslog: RFC 5424 over TCP, TLS, UDP and HTTPS, byte for byte as the platform's own agents write it.
 //!
 //! ```text
 //! deliver ──► Formatter ──► Page ──► Link ──► Connection ──► receiver
@@ -21,6 +21,7 @@ mod counts;
 mod endpoint;
 mod format;
 mod gate;
+mod https;
 mod link;
 mod outstanding;
 mod page;
@@ -57,7 +58,7 @@ impl Kind for SyslogKind {
     }
 
     fn about(&self) -> &'static str {
-        "syslog receivers over TCP, TLS or UDP: RFC 5424, RFC 3164, or the JSON of firehose-to-syslog"
+        "syslog receivers over TCP, TLS, UDP or HTTPS: RFC 5424, RFC 3164, or the JSON of firehose-to-syslog"
     }
 
     fn example(&self) -> &'static str {
@@ -79,6 +80,11 @@ impl Plan for SyslogPlan {
             Transport::Udp => "at most once: an event counts as delivered when the operating system has taken its \
                 datagrams; what the network or the receiver drops is lost"
                 .to_owned(),
+            Transport::Https | Transport::HttpsBatch => {
+                "at least once, in order per source: an event counts as delivered when the server answered its request with \
+                a 2xx status; a request whose answer was lost goes again"
+                    .to_owned()
+            }
             _ => format!(
                 "at least once, in order per source: an event counts as delivered when the receiver's system has \
                 acknowledged it and the connection then stood for {settle:?}; what was not confirmed goes again after a break \
@@ -95,8 +101,8 @@ impl Plan for SyslogPlan {
             batch_bytes: 1 << 20,
             linger: Duration::from_millis(50),
             in_flight: match self.0.transport {
-                Transport::Udp => 1,
-                _ => 32,
+                Transport::Tcp | Transport::Tls => 32,
+                _ => 1,
             },
         }
     }
@@ -125,6 +131,9 @@ impl Plan for SyslogPlan {
             }
             let destination: Arc<dyn DynDestination> = match settings.transport {
                 Transport::Udp => Arc::new(udp::Udp::new(settings, &context)),
+                Transport::Https | Transport::HttpsBatch => {
+                    Arc::new(https::Https::new(settings, &context))
+                }
                 _ => Arc::new(stream::Stream::start(settings, &context)),
             };
             Ok(destination)
@@ -151,6 +160,10 @@ async fn probe(settings: &Settings) -> Result<String, Reason> {
             found.push(format!(
                 "{endpoint}: has an address; whether it listens cannot be known"
             ));
+            continue;
+        }
+        if let Some(found_there) = https::probe(settings, endpoint).await? {
+            found.push(found_there);
             continue;
         }
         let opened = Connection::open(endpoint, settings.tls.as_ref(), &settings.connection).await;

@@ -114,37 +114,56 @@ impl Kept {
         Some(idle.remove(at))
     }
 
-    async fn exchange_on(&self, mut open: Open, request: http::Request<Full<Bytes>>) -> Tried {
-        let (tried, ended) = {
+    async fn exchange_on(&self, open: Open, request: http::Request<Full<Bytes>>) -> Tried {
+        let Open {
+            place,
+            mut sender,
+            mut connection,
+            ..
+        } = open;
+        let (tried, connection) = {
             let exchange = async {
                 // Also the first chance to learn that the server has closed it.
-                if open.sender.ready().await.is_err() {
+                if sender.ready().await.is_err() {
                     return Tried::NotSent(request);
                 }
-                match open.sender.try_send_request(request).await {
-                    Ok(response) => Tried::Answer(self.client.whole(&open.place, response).await),
+                match sender.try_send_request(request).await {
+                    Ok(response) => Tried::Answer(self.client.whole(&place, response).await),
                     Err(mut error) => match error.take_message() {
                         Some(request) => Tried::NotSent(request),
                         None => Tried::Answer(Err(ClientError::Exchange {
-                            place: open.place.clone(),
+                            place: place.clone(),
                             source: error.into_error(),
                         })),
                     },
                 }
             };
             tokio::pin!(exchange);
-            tokio::select! {
+            let tried = tokio::select! {
                 biased;
-                // It ends with the answer, which is then complete, or with an error, which the exchange sees.
-                _ = &mut open.connection => (exchange.await, true),
-                tried = &mut exchange => (tried, false),
+                _ = &mut connection => None,
+                tried = &mut exchange => Some(tried),
+            };
+            match tried {
+                Some(tried) => (tried, Some(connection)),
+                None => {
+                    // It ended: with the answer, which is then complete, or without, which the exchange sees once it is gone.
+                    drop(connection);
+                    (exchange.await, None)
+                }
             }
         };
-        if !ended && matches!(tried, Tried::Answer(Ok(_))) && !open.sender.is_closed() {
-            open.idle_since = Instant::now();
+        if let (Some(connection), Tried::Answer(Ok(_))) = (connection, &tried)
+            && !sender.is_closed()
+        {
             let mut idle = self.idle.lock();
             if idle.len() < self.max_idle {
-                idle.push(open);
+                idle.push(Open {
+                    place,
+                    sender,
+                    connection,
+                    idle_since: Instant::now(),
+                });
             }
         }
         tried
