@@ -13,6 +13,7 @@
 //! What a selection asks for and the other side cannot leave out is left out here.
 
 pub(crate) mod address;
+mod credentials;
 mod gateway;
 mod in_process;
 mod monitor;

@@ -15,8 +15,8 @@ use loggregator_proto::v2::EgressBatchRequest;
 use loggregator_service::Lifecycle;
 use tokio::time::Sleep;
 
+use super::credentials::{Credentials, Shown};
 use super::monitor::{Ended, Monitor};
-use super::oauth::{Credentials, Shown};
 use super::select::Selection;
 use super::watch::Source;
 use super::{IntakeError, address, bytes};

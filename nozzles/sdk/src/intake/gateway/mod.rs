@@ -7,6 +7,7 @@
 //! once after the end, and nothing is lost and no order disturbed.
 
 mod events;
+mod response;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,17 +15,17 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
-use loggregator_envelope::{Kind, json};
-use loggregator_net::http::client::{Client, Limits, Question, Streaming};
+use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use loggregator_envelope::Kind;
+use loggregator_net::http::client::{Client, Limits, Question};
 use loggregator_net::{Backoff, Profile};
 use loggregator_proto::v2::EgressBatchRequest;
 use loggregator_service::Lifecycle;
 use tokio::time::{Instant, Sleep, sleep};
 
-use self::events::{Event, Events};
+use self::response::Response;
+use super::credentials::{Credentials, Shown};
 use super::monitor::{Ended, Monitor};
-use super::oauth::{Credentials, Shown};
 use super::select::Selection;
 use super::watch::Source;
 use super::{IntakeError, address, bytes};
@@ -33,17 +34,12 @@ use crate::config::GatewayIntake;
 const KEY: &str = "intake.gateway";
 /// How long the head of an answer may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Without a byte for so long a response is dead: there is a heartbeat after 15 s without envelopes.
-const IDLE: Duration = Duration::from_secs(60);
 /// After so long a gateway ends a response, unless it was seen to do so earlier.
 const LIFETIME: Duration = Duration::from_secs(14 * 60);
 /// So long before that the next one is asked for.
 const OVERLAP: Duration = Duration::from_secs(5);
 /// A response that lived for so long was well.
 const WELL: Duration = Duration::from_secs(10);
-/// A gateway says with it that its subscriptions outlive their responses.
-const RESUME: HeaderName = HeaderName::from_static("loggregator-resume-grace");
-
 /// Checks what can be checked without the network.
 pub(super) fn check(config: &GatewayIntake) -> Result<(), IntakeError> {
     url(config).map(|_| ())
@@ -55,18 +51,6 @@ fn url(config: &GatewayIntake) -> Result<String, IntakeError> {
         key: format!("{KEY}.url"),
         reason,
     })
-}
-
-/// A response that is open.
-struct Response {
-    streaming: Streaming,
-    events: Events,
-    since: Instant,
-    /// Its subscription outlives it.
-    resumes: bool,
-    /// Goes off when the time is up, and is set again if something arrived meanwhile.
-    idle: Pin<Box<Sleep>>,
-    heard: bool,
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<Response, (Ended, String)>> + Send>>;
@@ -302,78 +286,6 @@ impl Source for Gateway {
     fn stop(&mut self) {
         self.stopped = true;
         self.monitor.standing(0);
-    }
-}
-
-impl Response {
-    fn new(streaming: Streaming, max_event: usize) -> Response {
-        Response {
-            resumes: streaming.headers.contains_key(RESUME),
-            streaming,
-            events: Events::new(max_event),
-            since: Instant::now(),
-            idle: Box::pin(sleep(IDLE)),
-            heard: false,
-        }
-    }
-
-    /// The next batch, encoded. An error is why the response is over.
-    fn poll_batch(
-        &mut self,
-        cx: &mut Context<'_>,
-        monitor: &Monitor,
-    ) -> Poll<Result<Bytes, (Ended, String)>> {
-        loop {
-            while let Some(event) = self.events.next() {
-                match event {
-                    Event::Data(text) => {
-                        // The bytes of an envelope are fewer than those of its JSON.
-                        let mut batch = Vec::with_capacity(text.len() / 2);
-                        match json::read_batch(&text, &mut batch) {
-                            Ok(0) => {}
-                            Ok(_) => return Poll::Ready(Ok(batch.into())),
-                            Err(error) => {
-                                monitor.malformed();
-                                tracing::warn!(%error, "an event of the gateway cannot be read");
-                            }
-                        }
-                    }
-                    Event::Closing => {
-                        let error = "the gateway ends the response after its time".to_owned();
-                        return Poll::Ready(Err((Ended::Expired, error)));
-                    }
-                    Event::Heartbeat | Event::Unknown => {}
-                }
-            }
-            let Poll::Ready(data) = self.streaming.poll_data(cx) else {
-                return self.poll_idle(cx).map(Err);
-            };
-            self.heard = true;
-            match data {
-                Some(Ok(data)) => {
-                    if let Err(error) = self.events.push(&data) {
-                        monitor.malformed();
-                        return Poll::Ready(Err((Ended::Failed, error.to_string())));
-                    }
-                }
-                Some(Err(error)) => return Poll::Ready(Err((Ended::Failed, error.to_string()))),
-                None => {
-                    let error = "the gateway ended the response".to_owned();
-                    return Poll::Ready(Err((Ended::Closed, error)));
-                }
-            }
-        }
-    }
-
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<(Ended, String)> {
-        loop {
-            ready!(self.idle.as_mut().poll(cx));
-            if !std::mem::take(&mut self.heard) {
-                let error = format!("not even a heartbeat for {IDLE:?}");
-                return Poll::Ready((Ended::Failed, error));
-            }
-            self.idle.as_mut().reset(Instant::now() + IDLE);
-        }
     }
 }
 
