@@ -7,7 +7,12 @@ use std::io::Read as _;
 
 use common::events::{counter, event};
 use common::{Running, get};
+use loggregator_net::http::client::{Client, Limits, Question};
+use loggregator_net::{ClientTls, Profile};
 use loggregator_nozzle::Delivery;
+use loggregator_testkit::Certs;
+use std::time::Duration;
+use tokio::time::Instant;
 
 const EXPECTED: &str = "# HELP cf_hits_total Counter hits of the firehose.\n# TYPE cf_hits_total counter\ncf_hits_total{source_id=\"s\"} 3\n";
 
@@ -83,6 +88,34 @@ async fn a_password_is_asked_for() {
         let answer = get(addr, "/metrics", &[("authorization", credentials)]).await;
         assert_eq!(answer.status, status, "{credentials}");
     }
+}
+
+#[tokio::test]
+async fn the_page_is_served_over_tls_to_those_with_a_certificate() {
+    let certs = Certs::generate().unwrap();
+    let (server, client) = (certs.tls("doppler"), certs.tls("client"));
+    let running = running(&format!(
+        "tls = {{ cert_file = {:?}, key_file = {:?}, client_ca_file = {:?} }}",
+        server.cert, server.key, server.ca
+    ))
+    .await;
+    let uri = format!("https://localhost:{}/metrics", running.addr().port());
+    let ask = async |tls| {
+        let client = Client {
+            tls: Some(tls),
+            server_name: None,
+            limits: Limits::default(),
+        };
+        let mut question = Question::new(bytes::Bytes::new());
+        *question.uri_mut() = uri.parse().unwrap();
+        client
+            .send(question, Instant::now() + Duration::from_secs(20))
+            .await
+    };
+    let known = ClientTls::mutual_with(&client, Profile::Http).unwrap();
+    assert_eq!(ask(known).await.unwrap().body, EXPECTED);
+    let unknown = ClientTls::ca_only(&certs.ca()).unwrap();
+    assert!(ask(unknown).await.is_err());
 }
 
 #[tokio::test]

@@ -88,7 +88,9 @@ impl<'a, 'b> Request<'a, 'b> {
         if self.host.is_empty() {
             return;
         }
-        let routed = self.tags.get("app_id").is_some() || is_guid(self.tags.source_id);
+        // The tags of a route name its app.
+        let named = ["app_id", "app_name"].map(|tag| self.tags.get(tag).is_some());
+        let routed = named.contains(&true) || is_guid(self.tags.source_id);
         if !routed {
             // No route has this host: anybody can ask for any.
             self.host = Cow::Borrowed(OTHER);
