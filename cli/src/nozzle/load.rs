@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use loggregator_envelope::KindSet;
 use loggregator_nozzle::config::{
-    ConfigErrors, IntakeConfig, Loader, NozzleConfig, RlpIntake, environment,
+    ConfigError, ConfigErrors, IntakeConfig, Loader, NozzleConfig, RlpIntake, environment,
 };
+use loggregator_nozzle::intake::{self, IntakeError};
 use loggregator_service::config::EXIT_CONFIG;
 
 use super::kinds;
@@ -35,10 +37,33 @@ pub fn load(file: &Path, state: Option<PathBuf>) -> Result<Loaded> {
     if let Some(state) = state {
         loader = loader.state_dir(state);
     }
-    Ok(Loaded {
-        config: loader.load(file, &text),
-        text,
-    })
+    let config = loader.load(file, &text).and_then(|config| {
+        check_intake(&config).map_err(|error| of_intake(file, &error))?;
+        Ok(config)
+    });
+    Ok(Loaded { text, config })
+}
+
+/// Whether the intake can do what is asked of it.
+fn check_intake(config: &NozzleConfig) -> Result<(), IntakeError> {
+    let request = intake::request(&config.select, &config.nozzle.name, KindSet::ALL, None)?;
+    intake::check(&config.intake, &request)
+}
+
+/// What the intake says begins with the key that it is about.
+fn of_intake(file: &Path, error: &IntakeError) -> ConfigErrors {
+    let text = error.to_string();
+    let (key, message) = text.split_once(": ").unwrap_or(("intake", &text));
+    ConfigErrors {
+        file: file.to_owned(),
+        errors: vec![ConfigError {
+            key: key.to_owned(),
+            place: None,
+            width: 0,
+            variable: None,
+            message: message.to_owned(),
+        }],
+    }
 }
 
 /// The configuration; or the exit code, after the errors were told.
@@ -149,6 +174,23 @@ fn intake_of(endpoints: &Endpoints) -> Result<RlpIntake> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_intake_that_cannot_do_what_is_asked_is_an_error() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("a.toml");
+        let text = "[nozzle]\nname = \"a\"\n[select]\ndeterministic_name = \"x\"\n\
+                    [intake.websocket]\nurl = \"wss://a\"\n[[destination]]\nname = \"x\"\n[destination.file]\npath = \"-\"\n";
+        std::fs::write(&file, text).unwrap();
+        let errors = load(&file, None).unwrap().config.unwrap_err();
+        assert_eq!(
+            errors.to_string(),
+            format!(
+                "{}: select.deterministic_name: a WebSocket's members share at random; use [intake.rlp] or [intake.gateway]",
+                file.display()
+            )
+        );
+    }
 
     #[test]
     fn errors_are_shown_in_the_line_that_is_wrong() {

@@ -333,32 +333,25 @@ fn intake_warnings(intake: &IntakeConfig, warnings: &mut Vec<String>) {
                 file("intake.websocket.ca_file", ca);
             }
             let with = (&web.token, &web.oauth, web.skip_verify);
-            token_warnings("intake.websocket", &web.url, with, warnings);
+            token_warnings("intake.websocket", with, warnings);
         }
         IntakeConfig::Gateway(gateway) => {
             if let Some(ca) = &gateway.ca_file {
                 file("intake.gateway.ca_file", ca);
             }
             let with = (&gateway.token, &gateway.oauth, gateway.skip_verify);
-            token_warnings("intake.gateway", &gateway.url, with, warnings);
+            token_warnings("intake.gateway", with, warnings);
         }
     }
 }
 
 fn token_warnings(
     key: &str,
-    url: &str,
     (token, oauth, skip_verify): (&Option<Secret>, &Option<OauthConfig>, bool),
     warnings: &mut Vec<String>,
 ) {
     if skip_verify {
         warnings.push(unverified(key));
-    }
-    let clear = url.starts_with("ws://") || url.starts_with("http://");
-    if clear && (token.is_some() || oauth.is_some()) {
-        warnings.push(format!(
-            "{key}.url: the token goes over the network in the clear"
-        ));
     }
     match (token, oauth) {
         (Some(token), _) => secret(&format!("{key}.token"), token, warnings),
@@ -387,4 +380,60 @@ fn secret(key: &str, secret: &Secret, warnings: &mut Vec<String>) {
 
 fn unverified(key: &str) -> String {
     format!("{key}.skip_verify: whoever answers is believed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nozzle::kinds;
+
+    fn warnings(text: &str) -> Vec<String> {
+        let config = NozzleConfig::load(Path::new("a.toml"), text, [], &kinds()).unwrap();
+        Summary::of(&config, &kinds()).unwrap().warnings
+    }
+
+    #[test]
+    fn what_is_probably_not_meant_is_told() {
+        let text = r#"
+[nozzle]
+name = "a"
+[intake.gateway]
+url = "https://gateway"
+token = "hunter2"
+skip_verify = true
+[select]
+kinds = ["log"]
+source_ids = ["web"]
+[[destination]]
+name = "never"
+filter = 'kind == "counter"'
+dry_run = true
+[destination.file]
+path = "-"
+[[destination]]
+name = "siem"
+filter = 'source_id == "db"'
+retry = { attempts = 3 }
+[destination.syslog]
+url = "syslog://siem"
+"#;
+        assert_eq!(
+            warnings(text),
+            [
+                "intake.gateway.skip_verify: whoever answers is believed",
+                "destination.never: nothing can ever come here: its kind, its filter and [select] have no kind of envelope in common",
+                "destination.never.dry_run: nothing is sent",
+                "destination.siem.filter: asks for source ids that select.source_ids leaves out",
+                "destination.siem.retry.attempts: without [buffer.disk] what is given up is only counted: there are no dead letters",
+                "buffer: what waits in memory for siem is lost with the process, and dead letters are only counted; [buffer.disk] keeps both",
+                "nozzle.admin_addr: is not set: no metrics, no health, no ledger, no `nozzle tap`",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_plain_file_has_no_warnings() {
+        let text = "[nozzle]\nname = \"a\"\nadmin_addr = \"127.0.0.1:1\"\n[[destination]]\nname = \"x\"\n[destination.file]\npath = \"-\"\n";
+        assert!(warnings(text).is_empty(), "{:?}", warnings(text));
+    }
 }
