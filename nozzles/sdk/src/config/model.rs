@@ -161,7 +161,8 @@ pub struct OauthConfig {
 pub struct SelectConfig {
     /// Nozzles of the same shard id share the load. The nozzle's name unless given.
     pub shard_id: Option<String>,
-    /// Always the same member gets the same source: for nozzles that keep state per source.
+    /// The member's name. Counters and gauges of one metric name always go to the same member of a shard; logs, timers and
+    /// events go to all in turn.
     pub deterministic_name: Option<String>,
     /// `log`, `counter`, `gauge`, `timer`, `event`. Without, what the destinations accept.
     pub kinds: Vec<String>,
