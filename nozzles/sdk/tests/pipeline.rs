@@ -392,3 +392,83 @@ async fn what_is_not_selected_does_not_reach_the_buffer() {
     assert_eq!(texts(&peer).await, ["line 0", "line 1", "line 2", "line 4"]);
     nozzle.lifecycle.shutdown(PATIENCE).await;
 }
+
+/// What the admin server answers, headers left out; `lines` of it, or all.
+async fn get(addr: std::net::SocketAddr, path: &str, lines: Option<usize>) -> String {
+    use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut reader = tokio::io::BufReader::new(stream);
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        reader.read_line(&mut line).await.unwrap();
+    }
+    let mut body = String::new();
+    match lines {
+        None => {
+            reader.read_to_string(&mut body).await.unwrap();
+        }
+        Some(n) => {
+            for _ in 0..n {
+                reader.read_line(&mut body).await.unwrap();
+            }
+        }
+    }
+    body
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_server_shows_destinations_talkers_and_what_flows() {
+    let peer = Scripted::new(1);
+    let extra = "admin_addr = \"127.0.0.1:0\"";
+    let nozzle = Nozzle::start(&file(&peer, extra, "")).await;
+    let addr = nozzle.running.admin_addr.unwrap();
+    let tapping = tokio::spawn(get(
+        addr,
+        "/tap?edge=d%2Frendered&filter=text+%3D%3D+%22line+3%22",
+        Some(2),
+    ));
+    // The tap is there when the metrics say so.
+    while !nozzle
+        .running
+        .metrics()
+        .encode()
+        .contains("loggregator_nozzle_taps 1\n")
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    nozzle.feed(5);
+    nozzle.settled("d", 5).await;
+    let tapped = tapping.await.unwrap();
+    assert!(tapped.contains("\"body\":\"line 3\""), "{tapped}");
+    let json = |body: String| serde_json::from_str::<serde_json::Value>(&body).unwrap();
+    let destinations = json(get(addr, "/destinations", None).await);
+    let shown = &destinations["destinations"][0];
+    assert_eq!(
+        [
+            &shown["name"],
+            &shown["kind"],
+            &shown["guarantee"],
+            &shown["breaker"]
+        ],
+        ["d", "scripted", "none", "closed"]
+    );
+    assert_eq!(shown["pending"], 0);
+    let talkers = json(get(addr, "/talkers", None).await);
+    assert_eq!(talkers["lines"]["total"], 5);
+    assert_eq!(talkers["lines"]["sources"][0]["app"], "shop");
+    let edges = json(get(addr, "/edges", None).await);
+    assert_eq!(edges["edges"][3], "d/rendered");
+    let report: loggregator_service::ledger::Report =
+        serde_json::from_str(&get(addr, "/ledger", None).await).unwrap();
+    assert!(report.balanced());
+    assert_eq!(report.subscriptions[0].delivered, 5);
+    let error = get(addr, "/tap?edge=x", None).await;
+    assert_eq!(
+        error,
+        "there is no edge `x`; there are intake, d/in, d/out, d/rendered\n"
+    );
+    nozzle.lifecycle.shutdown(PATIENCE).await;
+}

@@ -13,7 +13,7 @@
 //!
 //! **Disk.** A write is done when the system has it: killing the process loses nothing that was accepted. A crash of the
 //! machine costs what was written in the last `sync_interval`. Cursors are written down every 100 ms while they move: as
-//! much may be delivered twice. See [`format`] for the files, and `recover` for what is done about damage.
+//! much may be delivered twice. See [`mod@format`] for the files, and `recover` for what is done about damage.
 
 mod core;
 pub mod format;

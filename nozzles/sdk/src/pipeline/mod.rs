@@ -8,6 +8,8 @@ mod breaker;
 mod concurrency;
 mod flight;
 mod lanes;
+mod loss;
+mod pace;
 pub(crate) mod rate;
 mod retrier;
 mod select;
@@ -27,12 +29,10 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use loggregator_envelope::Kind;
 use loggregator_net::Backoff;
-use loggregator_proto::v2;
-use prost::Message as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::buffer::{Cursor, Lost, Read};
+use crate::buffer::{Cursor, Read};
 use crate::config::DestinationConfig;
 use crate::dead_letter::DeadLetters;
 use crate::destination::DynDestination;
@@ -256,28 +256,6 @@ impl Pipeline {
         self.checkpoint(now);
     }
 
-    /// Counts what the buffer could not keep, and whose it was.
-    fn lost(&mut self, lost: Lost) {
-        let setup = &self.setup;
-        let (from, to) = (lost.range.start, lost.range.end);
-        tracing::warn!(
-            destination = setup.config.name,
-            reason = lost.reason,
-            events = to - from,
-            "events were lost"
-        );
-        for (source_id, n) in &lost.sources {
-            let names = || {
-                let directory = setup.directory.as_ref();
-                let known = directory.and_then(|directory| directory.names(&of_source(source_id)));
-                known.or_else(|| setup.ledger.talkers.names(source_id))
-            };
-            setup.state.lost(source_id, *n, names);
-        }
-        let fate = self.window.fate(Class::Dropped, lost.reason);
-        self.window.lose(lost.range, fate);
-    }
-
     fn build(&mut self, event: Event, notice: bool, now: Instant) {
         let bytes = event.body().len();
         if self.building_bytes + bytes > self.limits.batch_bytes {
@@ -322,35 +300,6 @@ impl Pipeline {
             self.flights.push(flight::fly(destination, work, timeout));
             self.concurrency.flying(self.lanes.flying());
         }
-    }
-
-    /// How many batches may be on their way.
-    fn limit(&self, now: Instant) -> usize {
-        match self.breaker.state(now) {
-            breaker::State::Closed => self.concurrency.limit(),
-            breaker::State::HalfOpen => 1,
-            breaker::State::Open => 0,
-        }
-    }
-
-    /// Until when nothing may be sent, because of a failure or of the rate.
-    fn pause(&mut self, now: Instant) -> Option<Instant> {
-        let rate = now + self.rate.wait(now);
-        let until = self.not_before.max(rate);
-        (until > now).then_some(until)
-    }
-
-    /// When there is something to do though nothing happens.
-    fn wake(&mut self, now: Instant) -> Option<Instant> {
-        let linger = (!self.building.events.is_empty()).then(|| self.since + self.limits.linger);
-        let most = self.concurrency.limit();
-        let pause = match self.lanes.may_send(most) {
-            true => self.pause(now).max(self.breaker.until()),
-            false => None,
-        };
-        let drain = self.draining.map(|since| since + self.setup.drain);
-        let wakes = [linger, pause, drain].into_iter().flatten();
-        wakes.filter(|at| *at > now).min()
     }
 
     /// Whether there is room for more.
@@ -404,60 +353,6 @@ impl Pipeline {
         self.checkpoint(now);
     }
 
-    /// What an answer means for the pace of the next batches.
-    fn heed(&mut self, verdict: &work::Verdict, took: Duration, now: Instant) {
-        let name = &self.setup.config.name;
-        let state = &self.setup.state;
-        for (code, n) in &verdict.retried {
-            state.retried(code, *n);
-        }
-        if verdict.progress() {
-            if self.breaker.succeeded() {
-                tracing::info!(destination = name, "delivers again");
-            }
-            self.backoff.reset();
-        }
-        match &verdict.failed {
-            None => {
-                self.concurrency.confirmed(took);
-                state.set_trouble(None);
-            }
-            Some(why) => {
-                self.failed_at_end |= self.draining.is_some();
-                state.failures.fetch_add(1, Ordering::Relaxed);
-                state.set_trouble(Some(why.to_string()));
-                let asked = verdict.after.unwrap_or_default();
-                if now
-                    .checked_sub(took)
-                    .is_some_and(|begun| begun < self.failed_at)
-                {
-                    // It was on its way when another one failed: the same failure, not one more.
-                    self.not_before = self.not_before.max(now + asked);
-                    return;
-                }
-                self.failed_at = now;
-                self.concurrency.pushed_back();
-                let wait = self.backoff.next_delay().max(asked);
-                self.not_before = now + wait;
-                if !verdict.progress() && self.breaker.failed(now) {
-                    tracing::warn!(
-                        destination = name,
-                        failures = self.breaker.in_a_row(),
-                        %why,
-                        "the circuit breaker is open"
-                    );
-                } else {
-                    tracing::warn!(
-                        destination = name,
-                        %why,
-                        wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-                        "not delivered, will be tried again"
-                    );
-                }
-            }
-        }
-    }
-
     /// Moves the cursor past what is settled.
     fn checkpoint(&mut self, now: Instant) {
         if self.window.advance() {
@@ -489,8 +384,9 @@ impl Pipeline {
     fn begin_to_drain(&mut self) {
         let now = Instant::now();
         self.draining = Some(now);
-        // One more attempt, whatever pause there was.
+        // It is tried again at once, whatever pause there was.
         self.not_before = now;
+        self.backoff.reset();
         self.breaker.succeeded();
     }
 
@@ -507,15 +403,6 @@ impl Pipeline {
         let in_vain = self.failed_at_end && self.flights.is_empty();
         self.setup.durable && (in_vain || now >= since + self.setup.drain)
     }
-}
-
-/// An event of which nothing but the source is known.
-fn of_source(source_id: &str) -> Event {
-    let envelope = v2::Envelope {
-        source_id: source_id.to_owned(),
-        ..v2::Envelope::default()
-    };
-    Event::new(0, 0, envelope.encode_to_vec().into())
 }
 
 async fn sleep_until(at: Option<Instant>) {
