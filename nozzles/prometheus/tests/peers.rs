@@ -1,11 +1,11 @@
 //! Against a real Prometheus and its promtool.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is the report
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // a panic is the report
 
 mod common;
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -47,7 +47,7 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    fn start(program: &PathBuf, scrape: &str, more: &[&str]) -> Prometheus {
+    fn start(program: &Path, scrape: &str, more: &[&str]) -> Prometheus {
         let dir = tempfile::tempdir().unwrap();
         let config = format!(
             "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\nscrape_configs:\n{scrape}"
@@ -240,7 +240,7 @@ fn feed(running: std::sync::Arc<Running>) -> CancellationToken {
 }
 
 /// What promtool says of a page.
-fn lint(program: &PathBuf, page: &[u8]) -> String {
+fn lint(program: &Path, page: &[u8]) -> String {
     let mut child = Command::new(program.with_file_name("promtool"))
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
