@@ -92,25 +92,21 @@ impl Consumer {
             .context("the WebSocket does not connect")??;
         Ok(Self::spawn(async move |seen, mut gate| {
             let mut builder = V1Builder::new();
-            loop {
-                let Some(event) = gate.next(async { Some(stream.next().await) }).await else {
-                    break;
-                };
-                match event {
-                    Ok(WsEvent::Envelope(payload)) => {
-                        let mut unreadable = u64::from(builder.push(&payload).is_err());
-                        while let Some(Ok(WsEvent::Envelope(payload))) =
-                            stream.next().now_or_never()
-                        {
-                            unreadable += u64::from(builder.push(&payload).is_err());
-                        }
-                        let mut seen = seen.lock();
-                        seen.unreadable += unreadable;
-                        seen.checker.frame(&builder.finish());
-                    }
-                    Ok(WsEvent::Connected) => {}
-                    Ok(WsEvent::Disconnected { .. }) => seen.lock().reconnects += 1,
-                    Err(_) => break,
+            while let Some(event) = gate.next(async { Some(stream.next().await) }).await {
+                let mut next = Some(event);
+                let mut unreadable = 0;
+                // What is at hand is one frame.
+                while let Some(Ok(WsEvent::Envelope(payload))) = &next {
+                    unreadable += u64::from(builder.push(payload).is_err());
+                    next = stream.next().now_or_never();
+                }
+                let mut seen = seen.lock();
+                seen.unreadable += unreadable;
+                seen.checker.frame(&builder.finish());
+                match next {
+                    Some(Ok(WsEvent::Disconnected { .. })) => seen.reconnects += 1,
+                    Some(Err(_)) => break,
+                    Some(Ok(WsEvent::Connected | WsEvent::Envelope(_))) | None => {}
                 }
             }
         }))
