@@ -143,7 +143,17 @@ async fn tail(name: &str, buffer: &Buffer, frame: &Frame, frames: u64, destinati
             tokio::spawn(read(cursor, frames * PER_FRAME))
         })
         .collect();
-    append(buffer, frame, frames).await;
+    for _ in 0..frames / 100 {
+        append(buffer, frame, 100).await;
+        // Not so fast that the slowest one leaves the tail.
+        loop {
+            let cursors = buffer.report().cursors;
+            if cursors.iter().all(|cursor| cursor.events < 20_000) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
     for reader in readers {
         reader.await.unwrap();
     }
