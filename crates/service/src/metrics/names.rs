@@ -321,7 +321,7 @@ table! {
         SYSLOG_CONNECTED: GAUGE, Count, "loggregator_nozzle_syslog_connected", ["destination"],
             "1 while there is a connection, else 0.";
         SYSLOG_FAILURES: COUNTER, Count, "loggregator_nozzle_syslog_connection_failures_total", ["destination", "reason"],
-            "Connections that could not be made (connect, connect_timeout, tls) or broke (closed, timeout, reset, broken).";
+            "Connections that could not be made (connect, connect_timeout, tls) or broke (closed, timeout, reset, broken); over HTTPS requests that were not taken (status, request).";
         SYSLOG_UNACKNOWLEDGED: GAUGE, Bytes, "loggregator_nozzle_syslog_unacknowledged_bytes", ["destination"],
             "Bytes written that the receiver's system has not acknowledged.";
     }
