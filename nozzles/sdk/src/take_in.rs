@@ -164,7 +164,9 @@ fn told_lost(frame: &Frame, ledger: &Ledger) {
     let counters = frame.entries().iter().filter(|e| e.kind() == Kind::Counter);
     for entry in counters {
         let envelope = frame.envelope(entry);
-        let Some(counter) = envelope.counter().filter(|c| c.name == DROPPED) else {
+        let told = envelope.counter().filter(|c| c.name == DROPPED);
+        // Components also tell that they lost nothing.
+        let Some(counter) = told.filter(|c| c.delta > 0) else {
             continue;
         };
         let tag = |name| envelope.tag(name).unwrap_or_default();
