@@ -11,6 +11,8 @@
 //! - [`plan`] says what a run shall do, [`run`] puts it together, [`report`] says what came of it;
 //! - [`scenario`] makes the recorded cases of many runs: server and floor in turn, in the same minutes.
 //!
+//! [`proof`] is about nozzles: what becomes of envelopes when peers are stopped, the nozzle is killed, and its buffer is full.
+//!
 //! The floor is [`relay`]: the same bytes over the same protocols through a program that looks at nothing. A figure
 //! that is recorded is a ratio to it, since absolute figures do not carry to another machine, nor to the next hour.
 
@@ -22,6 +24,7 @@ pub mod histogram;
 pub mod http2;
 pub mod plan;
 pub mod process;
+pub mod proof;
 pub mod receive;
 pub mod relay;
 pub mod report;
