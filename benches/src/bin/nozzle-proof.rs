@@ -237,7 +237,9 @@ async fn isolation(args: &Args, dir: &Path, binary: &Path, dead: u64) -> Result<
 
 async fn read_everything(sink: TcpListener) {
     while let Ok((mut stream, _)) = sink.accept().await {
-        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.ok();
+        tokio::io::copy(&mut stream, &mut tokio::io::sink())
+            .await
+            .ok();
     }
 }
 
@@ -248,7 +250,9 @@ async fn lags(nozzle: &Nozzle, seconds: u64) -> Result<serde_json::Value> {
         sleep(Duration::from_secs(1)).await;
         for name in ["healthy-1", "healthy-2"] {
             let label = format!("destination=\"{name}\"");
-            let lag = nozzle.metric("loggregator_nozzle_lag_seconds", &label).await?;
+            let lag = nozzle
+                .metric("loggregator_nozzle_lag_seconds", &label)
+                .await?;
             sum += lag;
             looks += 1.0;
             largest = largest.max(lag);

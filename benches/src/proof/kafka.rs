@@ -133,7 +133,9 @@ impl Broker {
         consumer.assign(&all)?;
         let mut arrivals = Arrivals::new();
         while left > 0 {
-            let message = consumer.poll(patience).context("the topic ends too early")??;
+            let message = consumer
+                .poll(patience)
+                .context("the topic ends too early")??;
             let source = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
             arrivals.line(&source, message.payload().unwrap_or_default());
             left -= 1;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use loggregator_service::ledger::{Report, Subscription};
-use loggregator_testkit::{Pipeline, ledger};
+use loggregator_testkit::{Pipeline, fetch, get};
 
 use crate::process::free_addr;
 
@@ -73,9 +73,12 @@ impl Nozzle {
             .spawn()
             .with_context(|| format!("cannot start {}", self.binary.display()))?;
         let child = self.child.insert(child);
-        while ledger::get(self.admin, "/healthz").await.is_err() {
+        while get(self.admin, "/healthz").await.is_err() {
             if let Some(status) = child.try_wait()? {
-                bail!("the nozzle ended with {status}:\n{}", fs::read_to_string(&self.log)?);
+                bail!(
+                    "the nozzle ended with {status}:\n{}",
+                    fs::read_to_string(&self.log)?
+                );
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -103,7 +106,10 @@ impl Nozzle {
         Command::new("kill").args(["-TERM", &pid]).status()?;
         let status = tokio::task::spawn_blocking(move || child.wait()).await??;
         if !status.success() {
-            bail!("the nozzle ended with {status}:\n{}", fs::read_to_string(&self.log)?);
+            bail!(
+                "the nozzle ended with {status}:\n{}",
+                fs::read_to_string(&self.log)?
+            );
         }
         Ok(())
     }
@@ -113,7 +119,7 @@ impl Nozzle {
     /// # Errors
     /// When it does not answer.
     pub async fn ledger(&self) -> Result<Report> {
-        ledger::fetch(self.admin).await
+        fetch(self.admin).await
     }
 
     /// The largest value of a metric now; 0 when it is not there. `labels` is a part of its label list.
@@ -121,7 +127,7 @@ impl Nozzle {
     /// # Errors
     /// When it does not answer.
     pub async fn metric(&self, name: &str, labels: &str) -> Result<f64> {
-        let page = String::from_utf8(ledger::get(self.admin, "/metrics").await?)?;
+        let page = String::from_utf8(get(self.admin, "/metrics").await?)?;
         let values = page.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
             let (found, value) = rest.rsplit_once(' ')?;
