@@ -138,7 +138,7 @@ async fn outages(args: &Args, dir: &Path, binary: &Path, mut peer: Peer) -> Resu
     let outage = Duration::from_secs(args.outage);
     peer.start()?;
     nozzle.start().await?;
-    stage.send(args.rate)?;
+    stage.send(args.rate).await?;
     tell("sending");
     sleep(Duration::from_secs(10)).await;
     tell("the peer stops");
@@ -174,6 +174,7 @@ async fn outages(args: &Args, dir: &Path, binary: &Path, mut peer: Peer) -> Resu
         "nozzle": { "ingress": report.ingress, "destination": ours },
         "when_full": { "ingress": full.ingress, "destination": destination(&full, "peer")? },
         "rlp_delivered": taken,
+        "rlp": upstream.subscriptions,
     }))?;
     ensure!(report.balanced(), "the ledger does not balance");
     ensure!(summary.late == 0, "{} lines out of order", summary.late);
@@ -205,7 +206,7 @@ async fn isolation(args: &Args, dir: &Path, binary: &Path, dead: u64) -> Result<
     );
     let mut nozzle = Nozzle::new(binary, dir, &stage.pipeline, "1GiB", &config)?;
     nozzle.start().await?;
-    stage.send(args.rate)?;
+    stage.send(args.rate).await?;
     sleep(Duration::from_secs(5)).await;
     tell("all are healthy");
     let before = lags(&nozzle, dead / 5).await?;

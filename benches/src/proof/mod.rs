@@ -55,11 +55,14 @@ impl Stage {
         })
     }
 
-    /// Sends so many lines per second from now on.
+    /// Sends so many lines per second from now on, or from when there is a subscription: what comes before it is nobody's.
     ///
     /// # Errors
     /// When there is no connection to the agent.
-    pub fn send(&mut self, per_second: u32) -> Result<()> {
+    pub async fn send(&mut self, per_second: u32) -> Result<()> {
+        while self.pipeline.open_subscriptions("v2") == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let sources: Vec<String> = (0..SOURCES).map(source).collect();
         let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
         let mut load = self.pipeline.load(&sources)?.padded(PADDING);

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use loggregator_net::grpc::Status;
 use loggregator_nozzle::Running;
-use loggregator_nozzle::config::{BufferConfig, IntakeConfig, NozzleConfig};
+use loggregator_nozzle::config::{BufferConfig, DestinationConfig, IntakeConfig, NozzleConfig};
 use loggregator_nozzle::intake::{Envelopes, Opening, Upstream};
 use loggregator_proto::v2::EgressBatchRequest;
 use loggregator_service::Lifecycle;
@@ -70,16 +70,13 @@ const STATE: &str = "nozzles";
 pub const PROMETHEUS: &str = "prometheus";
 
 impl Planned {
-    /// Adds the nozzle of the page that Prometheus scrapes; unless there is one of this name, which stands for it.
+    /// Adds the nozzle of the page that Prometheus scrapes; unless there is one of this name, or one that serves such a page,
+    /// which stands for it.
     ///
     /// # Errors
     /// When its configuration is wrong, which is a fault of this program.
     pub fn with_prometheus(mut self, addr: SocketAddr) -> Result<Self> {
-        if self
-            .configs
-            .iter()
-            .any(|(_, it)| it.nozzle.name == PROMETHEUS)
-        {
+        if self.configs.iter().any(|(_, it)| stands_for_own(it)) {
             return Ok(self);
         }
         // A quiet pipeline is no reason to subscribe anew, and a scrape page has no past to keep.
@@ -98,6 +95,15 @@ impl Planned {
     pub fn page(&self) -> Option<SocketAddr> {
         self.page
     }
+}
+
+/// Whether this nozzle has the name of the one that `up` brings along, or serves a page as that does: perhaps on the same
+/// port.
+fn stands_for_own(config: &NozzleConfig) -> bool {
+    let page = |destination: &DestinationConfig| {
+        destination.kind == PROMETHEUS && !destination.section.has("remote_write")
+    };
+    config.nozzle.name == PROMETHEUS || config.destinations.iter().any(page)
 }
 
 /// A nozzle that runs in this process.

@@ -274,7 +274,10 @@ mod tests {
             error("path = \"-\"\nsync = true"),
             "standard output cannot be synchronised"
         );
-        assert!(error("path = \"x\"\nformat = \"xml\"").contains("unknown variant `xml`"));
-        assert!(error("paht = \"x\"").contains("unknown field `paht`"));
+        assert_eq!(
+            error("path = \"x\"\nformat = \"xml\""),
+            "`xml` is none of `json`, `envelope`, `logfmt`, `text`"
+        );
+        assert_eq!(error("paht = \"x\""), "is missing");
     }
 }

@@ -1,10 +1,11 @@
 //! Requests and answers of the admin server.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use serde_json::json;
@@ -96,9 +97,14 @@ impl Routes {
         }
     }
 
-    /// Whether the request comes from this machine, and not from a page in a browser.
+    /// Whether the request comes from this machine, and not from a page in a browser: such a request tells its origin, says
+    /// that it is not typed by a person, or asks for a host by a name, which may be anybody's that leads here.
     fn private(&self, request: &Request<Incoming>) -> bool {
-        self.loopback && !request.headers().contains_key(ORIGIN)
+        let headers = request.headers();
+        let of_page = headers
+            .get("sec-fetch-site")
+            .is_some_and(|site| site != "none");
+        self.loopback && !headers.contains_key(ORIGIN) && !of_page && names_this_machine(headers)
     }
 
     fn readiness(&self) -> Answer {
@@ -211,4 +217,21 @@ fn respond(status: StatusCode, content_type: &'static str, body: Body) -> Answer
         .headers_mut()
         .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
+}
+
+/// Whether the host that is asked for is an address or `localhost`.
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(HOST) else {
+        return true;
+    };
+    let host = host.to_str().unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, port)| {
+        if port.bytes().all(|digit| digit.is_ascii_digit()) {
+            name
+        } else {
+            host
+        }
+    });
+    let name = name.trim_matches(['[', ']']);
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }

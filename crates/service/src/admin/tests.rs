@@ -101,7 +101,7 @@ async fn ask(addr: SocketAddr, method: &str, path: &str, headers: &str, body: &s
     let answer = raw(
         addr,
         &format!(
-            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
         ),
     )
     .await;
@@ -253,6 +253,37 @@ async fn browsers_may_not_change_the_log_level() {
         "/log-level",
         "origin: http://evil.example\r\n",
         "trace",
+    )
+    .await;
+    assert_eq!(answer.status, 403, "{answer:?}");
+}
+
+/// A page that is served under a name which leads here asks without an origin: the name gives it away.
+#[tokio::test]
+async fn names_that_lead_here_are_not_this_machine() {
+    let admin = start();
+    for (host, status) in [
+        ("evil.example:14840", 403),
+        ("localhost.evil.example", 403),
+        ("LOCALHOST:14840", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:14840", 200),
+    ] {
+        let request = format!(
+            "POST /log-level HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: 4\r\n\r\ninfo"
+        );
+        let answer = raw(admin.addr, &request).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{host}: {answer}"
+        );
+    }
+    let answer = ask(
+        admin.addr,
+        "POST",
+        "/log-level",
+        "sec-fetch-site: cross-site\r\n",
+        "info",
     )
     .await;
     assert_eq!(answer.status, 403, "{answer:?}");

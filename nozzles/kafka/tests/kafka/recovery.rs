@@ -110,8 +110,8 @@ async fn a_broker_may_stop_and_be_killed_and_nothing_is_lost_or_out_of_order() {
     let got = read(&address, "bounce").await;
     println!("{} records of {events} events", got.len());
     assert_complete_and_in_order(&got, events, 5);
-    // The client itself tried again, and the brokers knew what they had: nothing came twice.
-    assert_eq!(got.len() as u64, events);
+    // A broker that was killed may have forgotten what it had from this client: some may have come twice.
+    assert!(got.len() as u64 >= events);
     Arc::into_inner(subject).unwrap().stop().await;
     drop(broker);
 }

@@ -116,11 +116,16 @@ impl DeadLetters {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// Letters that could not be kept.
+    pub(crate) fn not_kept(&self) -> u64 {
+        self.not_kept.load(Ordering::Relaxed)
+    }
+
     /// Letters that are not there any more, or never were, by reason.
     pub(crate) fn gone(&self) -> [(&'static str, u64); 2] {
         [
             ("evicted", self.evicted.load(Ordering::Relaxed)),
-            ("not_kept", self.not_kept.load(Ordering::Relaxed)),
+            ("not_kept", self.not_kept()),
         ]
     }
 }

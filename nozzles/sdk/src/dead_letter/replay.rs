@@ -1,9 +1,11 @@
 //! Putting dead letters back through their destination.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
 use loggregator_net::Backoff;
 use loggregator_service::Lifecycle;
 use loggregator_service::metrics::Metrics;
@@ -34,6 +36,12 @@ pub struct Replayed {
 /// Dead letters cannot be replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
+    /// What was refused again could not be kept again. The file stays: some of its letters may have been delivered.
+    #[error("{} stays: what was refused again cannot be kept; is the disk full?", path.display())]
+    NotKept {
+        /// The file of dead letters.
+        path: std::path::PathBuf,
+    },
     /// The configuration has no such destination.
     #[error("there is no destination `{0}`")]
     NoDestination(String),
@@ -127,8 +135,9 @@ pub async fn replay(
         name: destination.to_owned(),
         metrics: Metrics::new(),
         lifecycle: lifecycle.stage("replay"),
-        // Not that of the nozzle: what is replayed says nothing about where the nozzle stands.
-        buffer_id: "replay".to_owned(),
+        // Not that of the nozzle, nor that of an earlier replay: the numbers of letters go up and down, and a destination that
+        // keeps its place by them must not take one for delivered because of another's.
+        buffer_id: format!("replay-{:016x}", RandomState::default().hash_one(0)),
         state_dir: None,
     };
     let running = planned.plan.start(context).await?;
@@ -197,6 +206,7 @@ impl Replay<'_> {
                 }
             }
         }
+        let not_kept = self.letters.not_kept();
         while let Some(batch) = batches.pop_front() {
             let n = batch.len() as u64;
             let stop = self.lifecycle.token();
@@ -208,6 +218,11 @@ impl Replay<'_> {
             };
             self.result.delivered += delivered;
             self.result.dead_lettered += dead_lettered;
+        }
+        if self.letters.not_kept() > not_kept {
+            return Err(ReplayError::NotKept {
+                path: path.to_owned(),
+            });
         }
         // First back, then away: a crash in between makes second letters of them, never none.
         if !others.is_empty() {

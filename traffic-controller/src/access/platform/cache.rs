@@ -453,7 +453,8 @@ mod tests {
             .build()
             .unwrap();
         let handle = runtime.handle().clone();
-        runtime.shutdown_background();
+        // Waits: until its workers have ended, a runtime may still take a task.
+        runtime.shutdown_timeout(Duration::from_secs(10));
         let (told, answer) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let _entered = handle.enter();

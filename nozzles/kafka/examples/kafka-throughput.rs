@@ -1,7 +1,7 @@
 //! How many envelopes a second the nozzle hands to Kafka, and what a million of them costs.
 //!
 //! ```text
-//! cargo run --release -p loggregator-nozzle-kafka --example throughput -- BROKER TOPIC [EVENTS] [PAYLOAD] [HEADERS]
+//! cargo run --release -p loggregator-nozzle-kafka --example kafka-throughput -- BROKER TOPIC [EVENTS] [PAYLOAD] [HEADERS]
 //! ```
 //!
 //! `EVENTS` log envelopes with a payload of `PAYLOAD` bytes (2,000,000 and 400 unless given), of 100 sources. `HEADERS` is

@@ -2,7 +2,7 @@
 //! cost.
 //!
 //! ```text
-//! cargo run --release -p loggregator-nozzle-syslog --example throughput -- [MODE] [EVENTS] [PAYLOAD]
+//! cargo run --release -p loggregator-nozzle-syslog --example syslog-throughput -- [MODE] [EVENTS] [PAYLOAD]
 //! ```
 //!
 //! `MODE` is `nozzle`, `floor`, or `both` (the default), which runs one after the other and prints the ratios. `EVENTS` log
