@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::{HeaderName, Method};
+use http::{HeaderName, Method, Uri};
 use loggregator_net::ClientTls;
 use loggregator_net::Profile;
 use loggregator_net::http::client::{Client, Limits};
-use loggregator_nozzle::config::{ConfigErrors, Secret, Section, Time};
+use loggregator_nozzle::config::{ConfigErrors, Secret, Section, Time, keeps_secrets};
 use loggregator_nozzle::template::Template;
 use serde::Deserialize;
 
@@ -152,6 +152,16 @@ impl Settings {
                 Auth::None
             }
         };
+        if let (Ok(url), true) = (&url, raw.url.starts_with("http://"))
+            && !matches!(auth, Auth::None)
+            && !address(url).is_some_and(|uri| keeps_secrets(&uri))
+        {
+            wrong(
+                "url",
+                "must begin with https://, or the token or password could be read on its way"
+                    .to_owned(),
+            );
+        }
         if raw.timeout.0.is_zero() {
             wrong("timeout", "a request needs time".to_owned());
         }
@@ -171,6 +181,17 @@ impl Settings {
             (errors, ..) => Err(errors.unwrap_or_else(|| section.error("", "cannot be used"))),
         }
     }
+}
+
+/// Scheme and host of a URL, if they are the same for each event.
+fn address(url: &Template) -> Option<Uri> {
+    let prefix = url.literal_prefix();
+    let host = prefix.find("://")? + 3;
+    let end = match prefix[host..].find(['/', '?', '#']) {
+        Some(end) => host + end,
+        None => url.constant()?.len(),
+    };
+    prefix[..end].parse().ok()
 }
 
 fn client(url: &str, tls: &RawTls) -> Result<Client, String> {

@@ -6,6 +6,7 @@
 mod config;
 mod request;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +59,16 @@ impl Plan for HttpPlan {
     }
 
     fn limits(&self) -> Limits {
-        Limits::default()
+        let limits = Limits::default();
+        Limits {
+            // Requests one after the other: what a batch takes must end well before `retry.timeout`.
+            batch_events: if self.0.single {
+                100
+            } else {
+                limits.batch_events
+            },
+            ..limits
+        }
     }
 
     fn render(&self, event: &Event) -> Result<Vec<Rendered>, Reason> {
@@ -117,29 +127,6 @@ impl Http {
         let answer = self.client.send(request, deadline).await;
         answers::judge(&answer, group.events.len())
     }
-
-    /// What became of each event of a group. One that is refused as a whole is sent event by event.
-    async fn post_each(&self, group: &Group<'_>) -> Vec<Outcome> {
-        let count = group.events.len();
-        let (refused, too_large) = match self.post(group).await {
-            Delivery::All => return vec![Outcome::Delivered; count],
-            Delivery::Each(outcomes) => return outcomes,
-            Delivery::Retry { why, .. } => return vec![Outcome::Retry(why); count],
-            Delivery::Refused(why) => (why, false),
-            Delivery::TooLarge(why) => (why, true),
-        };
-        match count {
-            0 | 1 if too_large => vec![Outcome::Oversize(refused)],
-            0 | 1 => vec![Outcome::Rejected(refused)],
-            _ => {
-                let mut outcomes = Vec::with_capacity(count);
-                for at in 0..count {
-                    outcomes.extend(Box::pin(self.post_each(&group.only(at))).await);
-                }
-                outcomes
-            }
-        }
-    }
 }
 
 impl Destination for Http {
@@ -148,17 +135,45 @@ impl Destination for Http {
         if let ([group], true) = (groups.as_slice(), rejected.is_empty()) {
             return self.post(group).await;
         }
-        let lost = Reason::new("not_sent", "");
-        let mut outcomes = vec![Outcome::Retry(lost); batch.len()];
+        let begun = Instant::now();
+        let mut decided: Vec<Option<Outcome>> = vec![None; batch.len()];
         for (at, why) in rejected {
-            outcomes[at] = Outcome::Rejected(why);
+            decided[at] = Some(Outcome::Rejected(why));
         }
-        for group in &groups {
-            let each = self.post_each(group).await;
-            for (at, outcome) in group.places.iter().zip(each) {
-                outcomes[*at] = outcome;
+        let mut left = VecDeque::from(groups);
+        let mut why_left = Reason::new("not_sent", "");
+        while let Some(group) = left.pop_front() {
+            let any = decided.iter().any(Option::is_some);
+            if any && begun.elapsed() >= answers::LONGEST_POSTING {
+                why_left = answers::out_of_time();
+                break;
+            }
+            let count = group.events.len();
+            let outcomes = match self.post(&group).await {
+                Delivery::All => vec![Outcome::Delivered; count],
+                Delivery::Each(outcomes) => outcomes,
+                Delivery::Retry { why, after } if !any => return Delivery::Retry { why, after },
+                Delivery::Retry { why, .. } => {
+                    // What follows must not overtake it.
+                    why_left = why;
+                    break;
+                }
+                Delivery::Refused(_) | Delivery::TooLarge(_) if count > 1 => {
+                    // Refused as a whole: event by event.
+                    for at in (0..count).rev() {
+                        left.push_front(group.only(at));
+                    }
+                    continue;
+                }
+                Delivery::Refused(why) => vec![Outcome::Rejected(why)],
+                Delivery::TooLarge(why) => vec![Outcome::Oversize(why)],
+            };
+            for (at, outcome) in group.places.iter().zip(outcomes) {
+                decided[*at] = Some(outcome);
             }
         }
-        Delivery::Each(outcomes)
+        let outcome =
+            |decided: Option<Outcome>| decided.unwrap_or_else(|| Outcome::Retry(why_left.clone()));
+        Delivery::Each(decided.into_iter().map(outcome).collect())
     }
 }

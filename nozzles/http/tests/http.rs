@@ -13,7 +13,8 @@ use loggregator_net::http::{self as server, Handler, Request, Response, Server, 
 use loggregator_nozzle::compliance::{self, Behaviour, Peer};
 use loggregator_nozzle::config::Section;
 use loggregator_nozzle::{
-    Batch, Context, Delivery, DynDestination, Event, Kind as _, Kinds, Outcome, Rendered,
+    Batch, Context, Delivery, DynDestination, Event, Kind as _, Kinds, Outcome, Reason, Rendered,
+    answers,
 };
 use loggregator_nozzle_http::HttpKind;
 use loggregator_service::Lifecycle;
@@ -27,6 +28,10 @@ struct State {
     addr: SocketAddr,
     how: Mutex<Behaviour>,
     requests: Mutex<Vec<(String, HeaderMap, Bytes)>>,
+    /// Statuses for paths, with `Retry-After: 7`; each is used once.
+    answers: Mutex<Vec<(&'static str, u16)>>,
+    /// How much later it is when an answer comes, on the test's clock.
+    takes: Mutex<Duration>,
     taken: Mutex<Vec<Rendered>>,
 }
 
@@ -43,6 +48,8 @@ impl Stub {
             addr: server.local_addr(),
             how: Mutex::new(Behaviour::Healthy),
             requests: Mutex::default(),
+            answers: Mutex::default(),
+            takes: Mutex::default(),
             taken: Mutex::default(),
         });
         let stop = CancellationToken::new();
@@ -80,9 +87,27 @@ impl Handler for Answers {
                 .requests
                 .lock()
                 .push((path.clone(), head.headers, body.clone()));
-            let status = state.judge(&path, &body).await;
+            let takes = *state.takes.lock();
+            if !takes.is_zero() {
+                tokio::time::pause();
+                tokio::time::advance(takes).await;
+                tokio::time::resume();
+            }
+            let own = {
+                let mut answers = state.answers.lock();
+                let at = answers.iter().position(|(of, _)| *of == path);
+                at.map(|at| answers.remove(at).1)
+            };
+            let status = match own {
+                Some(status) => StatusCode::from_u16(status).unwrap(),
+                None => state.judge(&path, &body).await,
+            };
             let mut response = server::Response::new(full(status.to_string()));
             *response.status_mut() = status;
+            if own.is_some() {
+                let value = "7".parse().unwrap();
+                response.headers_mut().insert("retry-after", value);
+            }
             response
         })
     }
@@ -325,4 +350,134 @@ fn mistakes_are_told_together() {
         .map(|error| error.key.as_str())
         .collect();
     assert_eq!(keys, ["url", "url", "method", "bearer", "timeout"]);
+}
+
+/// A batch of one event of each source, and what became of it.
+async fn deliver(destination: &Arc<dyn DynDestination>, sources: &[&str]) -> Delivery {
+    let events = sources.iter().zip(0..).map(|(s, n)| event(n, s));
+    destination.deliver(&Batch::new(events.collect(), 0)).await
+}
+
+fn paths(stub: &Stub) -> Vec<String> {
+    let requests = stub.state.requests.lock();
+    requests.iter().map(|(path, ..)| path.clone()).collect()
+}
+
+fn said(status: u16) -> Reason {
+    let text = StatusCode::from_u16(status).unwrap().to_string();
+    Reason::new(format!("status_{status}"), text)
+}
+
+#[tokio::test]
+async fn what_follows_a_failure_does_not_overtake_it() {
+    let stub = Stub::start();
+    let section = format!("url = \"http://{}/{{source_id}}\"", stub.state.addr);
+    let destination = start(&section).await;
+    *stub.state.answers.lock() = vec![("/b", 503)];
+    let delivery = deliver(&destination, &["a", "b", "c", "b"]).await;
+    let again = || Outcome::Retry(said(503));
+    let expected = vec![Outcome::Delivered, again(), again(), again()];
+    assert_eq!(delivery, Delivery::Each(expected));
+    assert_eq!(paths(&stub), ["/a", "/b"]);
+
+    // Nor within a group that was refused as a whole and goes event by event.
+    stub.state.requests.lock().clear();
+    *stub.state.answers.lock() = vec![("/a", 422), ("/a", 422), ("/a", 503)];
+    let delivery = deliver(&destination, &["a", "a", "a", "b"]).await;
+    let expected = vec![Outcome::Rejected(said(422)), again(), again(), again()];
+    assert_eq!(delivery, Delivery::Each(expected));
+    assert_eq!(paths(&stub), ["/a", "/a", "/a"]);
+}
+
+#[tokio::test]
+async fn a_pause_is_respected_as_long_as_nothing_is_decided() {
+    for settings in ["", "single = true"] {
+        let stub = Stub::start();
+        let section = format!(
+            "url = \"http://{}/{{source_id}}\"\n{settings}",
+            stub.state.addr
+        );
+        let destination = start(&section).await;
+        *stub.state.answers.lock() = vec![("/a", 429)];
+        let expected = Delivery::Retry {
+            why: said(429),
+            after: Some(Duration::from_secs(7)),
+        };
+        assert_eq!(deliver(&destination, &["a", "b"]).await, expected);
+        assert_eq!(paths(&stub), ["/a"]);
+    }
+}
+
+#[tokio::test]
+async fn a_slow_server_gets_what_there_is_time_for() {
+    for settings in ["", "single = true"] {
+        let stub = Stub::start();
+        let section = format!(
+            "url = \"http://{}/{{source_id}}\"\n{settings}",
+            stub.state.addr
+        );
+        let destination = start(&section).await;
+        *stub.state.takes.lock() = Duration::from_secs(12);
+        let delivery = deliver(&destination, &["a", "b", "c", "d"]).await;
+        let later = || Outcome::Retry(answers::out_of_time());
+        let expected = vec![Outcome::Delivered, Outcome::Delivered, later(), later()];
+        assert_eq!(delivery, Delivery::Each(expected));
+        assert_eq!(paths(&stub), ["/a", "/b"]);
+
+        // One request that takes all the time is progress too.
+        *stub.state.takes.lock() = Duration::from_secs(25);
+        let delivery = deliver(&destination, &["a", "b"]).await;
+        assert_eq!(delivery, Delivery::Each(vec![Outcome::Delivered, later()]));
+    }
+}
+
+#[test]
+fn a_request_per_event_has_small_batches() {
+    let events = |settings: &str| {
+        let section = Section::from_text(&format!("url = \"http://a/\"\n{settings}")).unwrap();
+        HttpKind.plan(&section).unwrap().limits().batch_events
+    };
+    assert_eq!(events("single = true"), 100);
+    assert_eq!(events(""), 1000);
+}
+
+#[test]
+fn secrets_are_not_sent_in_the_clear() {
+    let refused = |url: &str, auth: &str| {
+        let section = Section::from_text(&format!("url = \"{url}\"\n{auth}")).unwrap();
+        let errors = HttpKind.plan(&section).err()?.errors;
+        let errors = errors
+            .iter()
+            .map(|error| (error.key.clone(), error.place.map(|(line, _)| line)));
+        Some(errors.collect::<Vec<_>>())
+    };
+    for auth in ["bearer = \"t\"", "user = \"u\"\npassword = \"p\""] {
+        for url in [
+            "http://logs.example.com/",
+            "http://logs.example.com",
+            "http://127.0.0.1@logs.example.com/{org|none}",
+            "http://localhost.example.com?a",
+            "http://{org|none}/",
+            "http://localhost{org|none}/",
+            "http://localhost:{org|none}",
+        ] {
+            assert_eq!(
+                refused(url, auth),
+                Some(vec![("url".to_owned(), Some(1))]),
+                "{url}"
+            );
+        }
+        for url in [
+            "https://logs.example.com/",
+            "https://{org|none}/",
+            "http://127.0.0.1:8088/{org|none}",
+            "http://[::1]:8088",
+            "http://localhost",
+            "http://localhost/{org|none}",
+            "http://localhost?{org|none}",
+        ] {
+            assert_eq!(refused(url, auth), None, "{url}");
+        }
+    }
+    assert_eq!(refused("http://logs.example.com/", ""), None);
 }

@@ -11,6 +11,12 @@ use crate::destination::{Delivery, Outcome, Reason};
 /// A server may ask for at most so long a pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
+/// A destination that posts one request after the other for a batch begins no more of them after so long, says what became of
+/// the events so far, and leaves the rest as [`out_of_time`]. The framework gives a delivery up after `retry.timeout`, a
+/// minute unless set, and knows nothing of it then: what was taken would go again, each time. What remains of the minute is
+/// for the request under way.
+pub const LONGEST_POSTING: Duration = Duration::from_secs(20);
+
 /// How much of an answer's body stands in a reason.
 const SHOWN: usize = 200;
 
@@ -51,6 +57,13 @@ pub fn judge(answer: &Result<Answer, ClientError>, events: usize) -> Delivery {
             after: pause(answer),
         },
     }
+}
+
+/// Why events were left for the next time after [`LONGEST_POSTING`]: `time`.
+#[must_use]
+pub fn out_of_time() -> Reason {
+    let seconds = LONGEST_POSTING.as_secs();
+    Reason::new("time", format!("not sent within {seconds} s"))
 }
 
 /// Codes of requests without an answer: `connect`, `tls`, `timeout`, `exchange`, `answer`.

@@ -85,11 +85,16 @@ impl Https {
         }
     }
 
-    /// Each message in a body of its own, one after the other.
+    /// Each message in a body of its own, one after the other, as long as there is time.
     async fn post_each(&self, batch: &Batch) -> Delivery {
         let again = batch.attempt() > 0;
+        let begun = Instant::now();
         let mut outcomes = Vec::with_capacity(batch.len());
         for event in batch.events() {
+            if !outcomes.is_empty() && begun.elapsed() >= answers::LONGEST_POSTING {
+                outcomes.resize(batch.len(), Outcome::Retry(answers::out_of_time()));
+                break;
+            }
             let mut page = Page::new(Prefix::None);
             let written = self.formatter.lock().write(event, &mut page);
             if let Err(refusal) = written {

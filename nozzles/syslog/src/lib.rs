@@ -96,8 +96,12 @@ impl Plan for SyslogPlan {
 
     fn limits(&self) -> Limits {
         Limits {
-            // A confirmation takes `settle`, however much it confirms: few and large batches.
-            batch_events: 4000,
+            batch_events: match self.0.transport {
+                // Requests one after the other: what a batch takes must end well before `retry.timeout`.
+                Transport::Https => 100,
+                // A confirmation takes `settle`, however much it confirms: few and large batches.
+                _ => 4000,
+            },
             batch_bytes: 1 << 20,
             linger: Duration::from_millis(50),
             in_flight: match self.0.transport {

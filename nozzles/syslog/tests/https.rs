@@ -14,7 +14,7 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
 use loggregator_net::http::{Handler, Request, Response, Server, Settings, full};
 use loggregator_net::{Profile, ServerTls};
-use loggregator_nozzle::{Batch, Delivery, Outcome, Reason};
+use loggregator_nozzle::{Batch, Delivery, Outcome, Reason, answers};
 use loggregator_testkit::Certs;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,8 @@ struct State {
     requests: Mutex<Vec<(String, HeaderMap, Bytes)>>,
     /// Statuses of the next answers; then 200.
     answers: Mutex<Vec<u16>>,
+    /// How much later it is when an answer comes, on the test's clock.
+    takes: Mutex<Duration>,
 }
 
 struct Stub(Arc<State>);
@@ -42,6 +44,12 @@ impl Handler for Stub {
                 .requests
                 .lock()
                 .push((head.uri.to_string(), head.headers, body));
+            let takes = *state.takes.lock();
+            if !takes.is_zero() {
+                tokio::time::pause();
+                tokio::time::advance(takes).await;
+                tokio::time::resume();
+            }
             let status = state.answers.lock().pop().unwrap_or(200);
             let mut response = Response::new(full("said so"));
             *response.status_mut() = StatusCode::from_u16(status).unwrap();
@@ -178,6 +186,30 @@ async fn what_follows_a_failure_does_not_overtake_it() {
     ];
     assert_eq!(delivery, Delivery::Each(expected));
     assert_eq!(receiver.state.requests.lock().len(), 3);
+}
+
+#[tokio::test]
+async fn a_slow_receiver_gets_what_there_is_time_for() {
+    let receiver = Receiver::start();
+    let running = start(&receiver.section("https")).await;
+    *receiver.state.takes.lock() = Duration::from_secs(12);
+    let texts = ["one", "two", "three", "four"];
+    let delivery = running.destination.deliver(&batch(&texts)).await;
+    let later = || Outcome::Retry(answers::out_of_time());
+    let expected = vec![Outcome::Delivered, Outcome::Delivered, later(), later()];
+    assert_eq!(delivery, Delivery::Each(expected));
+    assert_eq!(receiver.state.requests.lock().len(), 2);
+}
+
+#[test]
+fn a_request_per_message_has_small_batches() {
+    let events = |scheme: &str| {
+        let plan = common::plan(&format!("url = \"{scheme}://a\""));
+        plan.limits().batch_events
+    };
+    assert_eq!(events("https"), 100);
+    assert_eq!(events("https-batch"), 4000);
+    assert_eq!(events("syslog"), 4000);
 }
 
 #[tokio::test]

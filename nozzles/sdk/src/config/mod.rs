@@ -53,6 +53,8 @@ pub use overlay::{ENV_PREFIX, environment};
 pub use section::Section;
 pub use values::{Secret, SecretError, Size, Time};
 
+pub use crate::intake::address::keeps_secrets;
+
 #[cfg(test)]
 mod page;
 #[cfg(test)]

@@ -36,12 +36,18 @@ pub(crate) fn check(
     if scheme != plain && scheme != secure || authority.host().is_empty() {
         return Err(form);
     }
-    if secret && scheme == plain && !is_this_machine(authority.host()) {
+    if secret && !keeps_secrets(&uri) {
         return Err(format!(
             "must begin with {secure}://, or the token could be read on its way"
         ));
     }
     Ok(format!("{scheme}://{authority}"))
+}
+
+/// Whether a secret may be sent to this address: with TLS (`https`, `wss`), or within this machine.
+#[must_use]
+pub fn keeps_secrets(uri: &Uri) -> bool {
+    matches!(uri.scheme_str(), Some("https" | "wss")) || uri.host().is_some_and(is_this_machine)
 }
 
 fn is_this_machine(host: &str) -> bool {
