@@ -1,7 +1,7 @@
 //! `[destination.prometheus]`, and what follows from it.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -356,6 +356,21 @@ impl RemoteWrite {
                 "is no http:// or https:// address".to_owned(),
             ));
         }
+        let host = uri.as_ref().and_then(|uri| uri.host()).unwrap_or_default();
+        if scheme == Some("http") && !is_this_machine(host) {
+            for (key, set) in [
+                ("remote_write.auth", self.auth.is_some()),
+                ("remote_write.bearer", self.bearer.is_some()),
+            ] {
+                if set {
+                    faults.push((
+                        key,
+                        "needs a `url` that begins with https://, or the secret could be read on its way"
+                            .to_owned(),
+                    ));
+                }
+            }
+        }
         if self.cert_file.is_some() != self.key_file.is_some() {
             faults.push((
                 "remote_write.cert_file",
@@ -386,6 +401,11 @@ impl RemoteWrite {
         }
         faults
     }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|addr| addr.is_loopback())
 }
 
 fn path() -> String {
@@ -452,4 +472,41 @@ fn max_series_per_family() -> usize {
 }
 fn max_hosts() -> usize {
     1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_written_in_the_clear() {
+        let auth = "remote_write.auth = { username = \"me\", password = \"secret\" }";
+        let bearer = "remote_write.bearer = \"secret\"";
+        for (url, secret, key) in [
+            ("http://example.com/write", auth, Some("remote_write.auth")),
+            ("http://10.0.0.1", bearer, Some("remote_write.bearer")),
+            (
+                "HTTP://localhost.example.com",
+                bearer,
+                Some("remote_write.bearer"),
+            ),
+            ("http://example.com/write", "", None),
+            ("https://example.com/write", auth, None),
+            ("http://localhost:9090/write", auth, None),
+            ("http://127.0.0.1:9090/write", bearer, None),
+            ("http://[::1]:9090/write", bearer, None),
+        ] {
+            let text = format!("remote_write.url = \"{url}\"\n{secret}");
+            let read = Config::read(&Section::from_text(&text).unwrap());
+            let Some(key) = key else {
+                assert!(read.is_ok(), "{text}");
+                continue;
+            };
+            let errors = read.unwrap_err().errors;
+            assert_eq!(errors.len(), 1, "{errors:?}");
+            assert!(errors[0].key.ends_with(key), "{errors:?}");
+            assert!(errors[0].message.contains("https://"), "{errors:?}");
+            assert_eq!(errors[0].place.map(|(line, _)| line), Some(2), "{errors:?}");
+        }
+    }
 }

@@ -222,7 +222,9 @@ fn reason(refusal: Refusal, map: &Mapping) -> Reason {
             "more than max_series_per_family = {}",
             map.max_series_per_family
         ),
-        Refusal::LabelsTooLong => "the labels are longer than 8 KiB".to_owned(),
+        Refusal::LabelsTooLong => {
+            "the labels are longer than 8 KiB, or all tags longer than 16 KiB".to_owned()
+        }
         Refusal::NegativeDuration => "the timer ends before it begins".to_owned(),
     };
     Reason::new(refusal.code(), detail)

@@ -15,6 +15,9 @@ use loggregator_envelope::source_hash;
 use crate::event::{Event, Names};
 use crate::fields::Field;
 
+/// Bytes that are kept of a source id or a name: a platform's are shorter, and an emitter may send megabytes.
+const KEPT: usize = 256;
+
 /// Counts per source id.
 #[derive(Debug)]
 pub(crate) struct Top {
@@ -30,6 +33,7 @@ pub(crate) struct Top {
 #[derive(Debug, Clone)]
 pub(crate) struct Slot {
     hash: u64,
+    /// Cut, if it is very long.
     pub source_id: Box<str>,
     pub count: u64,
     /// So much of the count may belong to sources that had the place before.
@@ -56,7 +60,7 @@ impl Top {
             Entry::Vacant(entry) => {
                 let mut slot = Slot {
                     hash,
-                    source_id: source_id.into(),
+                    source_id: cut(source_id).into(),
                     count: 0,
                     over: 0,
                     names: None,
@@ -104,6 +108,15 @@ impl Top {
     }
 }
 
+/// The beginning of a text, never with a part of a character.
+fn cut(text: &str) -> &str {
+    let mut end = text.len().min(KEPT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 /// Place of the slot with the smallest count.
 fn smallest(heap: &mut BinaryHeap<Reverse<(u64, usize)>>, slots: &[Slot]) -> usize {
     while let Some(mut top) = heap.peek_mut() {
@@ -134,9 +147,9 @@ impl Slot {
     }
 }
 
-/// The names that an event tells.
+/// The names that an event tells, cut if they are very long.
 pub(crate) fn names(event: &Event) -> Option<Arc<Names>> {
-    let text = |field| event.field(&field).map(|text| text.into_owned());
+    let text = |field| event.field(&field).map(|text| cut(&text).to_owned());
     let app = text(Field::App)?;
     Some(Arc::new(Names {
         app,
@@ -184,6 +197,38 @@ mod tests {
             shape(&top, 9),
             [("a".to_owned(), 9, 0), ("c".to_owned(), 8, 7)]
         );
+    }
+
+    #[test]
+    fn of_a_long_source_id_the_beginning_is_kept() {
+        let mut top = Top::new(3);
+        let long = "x".repeat(255);
+        for (hash, id) in [
+            (1, "x".repeat(1 << 20)),
+            (2, format!("{long}é")),
+            (3, "x".repeat(256)),
+        ] {
+            top.add(hash, &id, 1);
+            let kept = &top.slots[top.index[&hash]].source_id;
+            assert_eq!(kept.len(), if hash == 2 { 255 } else { 256 });
+            assert!(id.starts_with(&**kept));
+        }
+    }
+
+    #[test]
+    fn of_long_names_the_beginning_is_kept() {
+        use prost::Message as _;
+        let long = || "x".repeat(1 << 20);
+        let tags = ["app_name", "space_name", "organization_name"];
+        let envelope = loggregator_proto::v2::Envelope {
+            tags: tags.map(|name| (name.to_owned(), long())).into(),
+            ..Default::default()
+        };
+        let event = Event::new(0, 0, envelope.encode_to_vec().into());
+        let kept = names(&event).unwrap();
+        for name in [&kept.app, &kept.space, &kept.org] {
+            assert_eq!(name.len(), KEPT);
+        }
     }
 
     proptest! {

@@ -25,6 +25,12 @@ pub(crate) enum Prefix {
 /// Digits of a length for which room is left before it is known. A length of other digits moves its message.
 const DIGITS: usize = 3;
 
+/// Bytes of a buffer that is kept for the next batch. A usual batch takes less; what an unusual one took is given back.
+const KEPT: usize = 4 << 20;
+
+/// Ends of messages that are kept room for.
+const KEPT_ENDS: usize = KEPT / 64;
+
 /// A buffer of messages. It is used again for the next batch.
 #[derive(Debug)]
 pub(crate) struct Page {
@@ -35,6 +41,8 @@ pub(crate) struct Page {
     prefix: Prefix,
     /// Where the message that is being written begins.
     start: usize,
+    /// Where the messages of the event that is being written begin.
+    event: usize,
 }
 
 /// A place in a page to which it can be taken back.
@@ -51,19 +59,30 @@ impl Page {
             ends: Vec::new(),
             prefix,
             start: 0,
+            event: 0,
         }
     }
 
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
+        self.bytes.shrink_to(KEPT);
+        self.ends.shrink_to(KEPT_ENDS);
+        self.event = 0;
     }
 
-    pub fn mark(&self) -> Mark {
+    /// Where the messages of the next event begin.
+    pub fn mark(&mut self) -> Mark {
+        self.event = self.ends.last().copied().unwrap_or_default();
         Mark {
-            bytes: self.ends.last().copied().unwrap_or_default(),
+            bytes: self.event,
             messages: self.ends.len(),
         }
+    }
+
+    /// Bytes since the last mark, with frames.
+    pub fn since_mark(&self) -> usize {
+        self.bytes.len().saturating_sub(self.event)
     }
 
     /// Forgets what came after `mark`.
@@ -154,12 +173,22 @@ mod tests {
     #[test]
     fn a_page_goes_back_to_a_mark() {
         let mut page = page(Prefix::Length, &[5, 12]);
-        let (bytes, mark) = (page.bytes.clone(), page.mark());
+        let bytes = page.bytes.clone();
+        let mark = page.mark();
         page.begin();
         page.end();
         page.begin();
         page.back_to(mark);
         assert_eq!((&page.bytes, page.ends.len()), (&bytes, 2));
+    }
+
+    #[test]
+    fn a_page_gives_memory_back() {
+        let mut page = page(Prefix::Length, &[KEPT, KEPT]);
+        page.ends.reserve(2 * KEPT_ENDS);
+        page.clear();
+        assert!(page.bytes.capacity() < 2 * KEPT);
+        assert!(page.ends.capacity() < 2 * KEPT_ENDS);
     }
 
     #[test]

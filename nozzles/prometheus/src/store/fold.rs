@@ -25,6 +25,10 @@ const HTTP: u8 = b'h';
 const TIMER: u8 = b't';
 const LOG: u8 = b'l';
 
+/// Bytes of a stream's key. Streams are bounded in number and keep their keys, tags in full, so that only a bound on the
+/// key bounds their memory. It is twice that of the labels, for tags that are left out of them.
+const MAX_KEY: usize = 16 * 1024;
+
 /// Names of the values of a container metric.
 pub(crate) const CONTAINER_KEYS: [&str; 5] =
     ["cpu", "memory", "disk", "memory_quota", "disk_quota"];
@@ -99,6 +103,14 @@ impl Store {
         Target::Refused(Refusal::SeriesLimit)
     }
 
+    /// Refuses a key that is too long, before it is looked up and anything is made for it.
+    fn check_key(&mut self) -> Result<(), Refusal> {
+        if self.key.len() > MAX_KEY {
+            return self.refuse(Refusal::LabelsTooLong);
+        }
+        Ok(())
+    }
+
     fn refuse(&mut self, refusal: Refusal) -> Result<(), Refusal> {
         self.counts.refused[refusal as usize] += 1;
         Err(refusal)
@@ -126,6 +138,7 @@ impl Store {
         tags.write_key(&mut self.key);
         self.key.push(COUNTER);
         part(&mut self.key, counter.name);
+        self.check_key()?;
         let known = self.known(now).map(|stream| stream.target);
         let (target, first) = match known {
             Some(target) => (target, None),
@@ -222,6 +235,7 @@ impl Store {
         container: bool,
         now: u64,
     ) -> Result<(), Refusal> {
+        self.check_key()?;
         let target = match self.known(now).map(|stream| stream.target) {
             Some(target) => target,
             None => {
@@ -264,6 +278,7 @@ impl Store {
         self.key.clear();
         self.key.push(HTTP);
         request.write_key(&self.map, &mut self.key);
+        self.check_key()?;
         let target = match self.known(now).map(|stream| stream.target) {
             Some(target) => target,
             None => {
@@ -317,6 +332,7 @@ impl Store {
         self.key.push(TIMER);
         part(&mut self.key, timer.name);
         profile::rollup_key(&self.map, tags, &mut self.key);
+        self.check_key()?;
         let target = match self.known(now).map(|stream| stream.target) {
             Some(target) => target,
             None => {
@@ -350,6 +366,7 @@ impl Store {
         self.key.push(u8::from(log.err));
         part(&mut self.key, tags.get("source_type").unwrap_or_default());
         profile::rollup_key(&self.map, tags, &mut self.key);
+        self.check_key()?;
         let target = match self.known(now).map(|stream| stream.target) {
             Some(target) => target,
             None => {

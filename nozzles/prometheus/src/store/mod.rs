@@ -48,7 +48,7 @@ pub(crate) enum Refusal {
     SeriesLimit,
     /// As many series of this name as `max_series_per_family` allows.
     FamilyLimit,
-    /// The labels are longer than 8 KiB.
+    /// The labels are longer than 8 KiB, or the names and tags that tell its stream apart longer than 16 KiB.
     LabelsTooLong,
     /// The timer ends before it begins.
     NegativeDuration,

@@ -1,6 +1,6 @@
 //! Expiry and bounds.
 
-use super::events::{APP, counter, event, gauge, request};
+use super::events::{APP, counter, event, gauge, log, request, timer};
 use super::{fed, store, text};
 use crate::page::accept::Format;
 use crate::store::{Folded, Refusal, Store};
@@ -95,7 +95,7 @@ fn what_clients_write_as_they_like_is_bounded() {
                     ("uri", "http://x1/"),
                     ("status_code", "404"),
                 ],
-                super::events::timer("http", 1),
+                timer("http", 1),
             ),
         ],
     );
@@ -160,4 +160,39 @@ fn labels_and_names_have_a_length() {
         Folded::Refused(Refusal::InvalidName)
     );
     assert_eq!(store.lock().series(), 0);
+}
+
+#[test]
+fn streams_with_long_keys_are_not_kept() {
+    // None of these tags is a label, so that the labels are short; of the others, some go into keys only.
+    let store = store("tags = [\"t\"]\nrollup_tags = [\"long\"]\nlog_rates = true");
+    let long = "x".repeat(16 * 1024);
+    let folded = |tag: &str, message| {
+        let event = event(APP, "", &[("long", tag), ("peer_type", "Server")], message);
+        store.lock().fold(&event, 0)
+    };
+    let messages = || {
+        [
+            counter("c", 1, 1),
+            gauge(&[("a", "", 1.0), ("b", "", 2.0), ("c", "", 3.0)]),
+            timer("http", 1),
+            timer("t", 1),
+            log(false, "line"),
+        ]
+    };
+    for message in messages() {
+        assert_eq!(
+            folded(&long, message),
+            Folded::Refused(Refusal::LabelsTooLong)
+        );
+    }
+    let left = |store: &Store| (store.series(), store.streams());
+    assert_eq!(left(&store.lock()), (0, 0));
+    let refused = store.lock().counts.refused[Refusal::LabelsTooLong as usize];
+    assert_eq!(refused, 7);
+    // Long gauge names go the same way, and leave their neighbours alone.
+    let mixed = gauge(&[(&long, "", 1.0), ("b", "", 2.0)]);
+    assert_eq!(folded("", mixed), Folded::Taken);
+    assert_eq!(left(&store.lock()), (1, 1));
+    assert_eq!(folded(&long[..16_000], counter("d", 1, 1)), Folded::Taken);
 }

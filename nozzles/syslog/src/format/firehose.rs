@@ -42,7 +42,7 @@ pub(super) fn write(
         let text = policy.text(text)?;
         names(&mut fields, subject);
         let nanos = envelope.timestamp();
-        let len = message(policy, cee, nanos, &mut fields, &text, page);
+        let len = message(policy, cee, nanos, &mut fields, &text, page)?;
         if len <= policy.max_message {
             continue;
         }
@@ -52,7 +52,7 @@ pub(super) fn write(
         };
         // A byte of the text takes at least one in the JSON.
         page.drop_last();
-        message(policy, cee, nanos, &mut fields, cut(&text, room), page);
+        message(policy, cee, nanos, &mut fields, cut(&text, room), page)?;
     }
     Ok(())
 }
@@ -65,10 +65,10 @@ fn message(
     fields: &mut Fields,
     text: &[u8],
     page: &mut Page,
-) -> usize {
+) -> Result<usize, Refusal> {
     let time = time(nanos);
     fields.insert("msg", String::from_utf8_lossy(text).into());
-    page.begin();
+    Policy::begin(page)?;
     let out = &mut page.bytes;
     let host = if policy.hostname.is_empty() {
         "-"
@@ -89,7 +89,7 @@ fn message(
     out.push(b'\n');
     let len = page.written();
     page.end();
-    len
+    Ok(len)
 }
 
 /// Whole seconds, as the program writes them.

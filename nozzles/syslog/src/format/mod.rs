@@ -96,3 +96,111 @@ impl Formatter {
         outcomes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use loggregator_proto::v2::{Envelope, Gauge, GaugeValue, Log, envelope::Message};
+    use prost::Message as _;
+
+    use super::*;
+    use crate::page::Prefix;
+    use crate::testing::event_of;
+
+    const MIB: usize = 1 << 20;
+
+    fn policy(max_message: usize) -> Policy {
+        Policy {
+            max_message,
+            oversize: Oversize::Split,
+            invalid_utf8: InvalidUtf8::default(),
+            invalid_name: InvalidName::default(),
+            max_tag_name: usize::MAX,
+            hostname: String::new(),
+            omit_metadata: false,
+            line_breaks: None,
+        }
+    }
+
+    fn event(tag: &str, message: Message) -> Event {
+        let tags = [
+            ("organization_name".to_owned(), tag.to_owned()),
+            ("deployment".to_owned(), tag.to_owned()),
+        ];
+        let envelope = Envelope {
+            tags: tags.into_iter().collect(),
+            message: Some(message),
+            ..Envelope::default()
+        };
+        event_of(envelope.encode_to_vec())
+    }
+
+    fn gauge(tag: &str, values: usize) -> Event {
+        let metric = |at: usize| (at.to_string(), GaugeValue::default());
+        let metrics = (0..values).map(metric).collect();
+        event(tag, Message::Gauge(Gauge { metrics }))
+    }
+
+    fn log(tag: &str, text: usize) -> Event {
+        let payload = vec![b'x'; text].into();
+        event(tag, Message::Log(Log { payload, r#type: 0 }))
+    }
+
+    /// Writes the event behind another and checks that it is too long and leaves nothing but that one.
+    fn refused(format: Format, max_message: usize, event: &Event) {
+        let mut formatter = Formatter::new(format, policy(max_message));
+        let mut page = Page::new(Prefix::Length);
+        formatter.write(&gauge("", 1), &mut page).unwrap();
+        let (bytes, ends) = (page.bytes.clone(), page.ends.clone());
+        let written = formatter.write(event, &mut page);
+        let Err(Refusal::Oversize(reason)) = written else {
+            panic!("{written:?}")
+        };
+        assert_eq!(
+            (&*reason.code, &*reason.detail),
+            (
+                "oversize",
+                "several messages of more than 16777216 bytes together"
+            ),
+            "{format:?}"
+        );
+        assert_eq!((page.bytes.clone(), page.ends.clone()), (bytes, ends));
+        assert!(page.bytes.capacity() < 64 * MIB);
+        page.clear();
+        assert!(page.bytes.capacity() < 8 * MIB);
+    }
+
+    #[test]
+    fn an_event_does_not_become_messages_without_bound() {
+        let tag = "x".repeat(30_000);
+        for format in [
+            Format::Rfc5424,
+            Format::Rfc3164,
+            Format::FirehoseToSyslog,
+            Format::FirehoseToSyslogCee,
+        ] {
+            // Host labels are cut: there the heads alone have to fill the room.
+            let values = if format == Format::Rfc3164 {
+                250_000
+            } else {
+                2000
+            };
+            refused(format, 65_536, &gauge(&tag, values));
+        }
+        refused(Format::Rfc5424, 65_536, &log(&tag, 4 * MIB));
+        refused(Format::Rfc3164, 480, &log(&tag, 17 * MIB));
+    }
+
+    #[test]
+    fn many_events_and_one_long_message_are_written() {
+        let mut formatter = Formatter::new(Format::Rfc5424, policy(16 * MIB));
+        let mut page = Page::new(Prefix::Length);
+        let tag = "x".repeat(30_000);
+        for _ in 0..3 {
+            formatter.write(&gauge(&tag, 100), &mut page).unwrap();
+            formatter
+                .write(&log("", 16 * MIB - 200), &mut page)
+                .unwrap();
+        }
+        assert_eq!(page.ends.len(), 303);
+    }
+}

@@ -6,6 +6,7 @@ use loggregator_nozzle::{Outcome, Reason};
 use serde::Deserialize;
 
 use super::text::cut;
+use crate::page::Page;
 
 /// What becomes of a message that is longer than `max_message`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -101,6 +102,10 @@ impl From<Refusal> for Reason {
     }
 }
 
+/// No further message of an event is begun when those before have more bytes than this together. Each message has all tags,
+/// so that an event of a few MiB could otherwise become gigabytes. It is the longest that one message may be.
+const MAX_EVENT: usize = 16 << 20;
+
 /// How much of a text that cannot be written stands in a reason.
 const SHOWN: usize = 64;
 
@@ -112,6 +117,18 @@ impl Policy {
             code,
             format!("{what} {shown:?} cannot stand in a syslog message"),
         ))
+    }
+
+    /// Begins a message, if the event's messages before it leave room for it.
+    pub fn begin(page: &mut Page) -> Result<(), Refusal> {
+        if page.since_mark() > MAX_EVENT {
+            return Err(Refusal::Oversize(Reason::new(
+                "oversize",
+                format!("several messages of more than {MAX_EVENT} bytes together"),
+            )));
+        }
+        page.begin();
+        Ok(())
     }
 
     /// Reason `oversize`.

@@ -136,7 +136,7 @@ fn message(policy: &Policy, head: &[u8], text: &[u8], page: &mut Page) -> Result
     };
     let around = head.len() + end.len();
     let mut put = |text: &[u8]| {
-        page.begin();
+        Policy::begin(page)?;
         page.bytes.extend_from_slice(head);
         match policy.line_breaks {
             Some(how) => one_line(&mut page.bytes, text, how),
@@ -144,20 +144,17 @@ fn message(policy: &Policy, head: &[u8], text: &[u8], page: &mut Page) -> Result
         }
         page.bytes.extend_from_slice(end);
         page.end();
+        Ok(())
     };
     if around + text.len() <= policy.max_message {
-        put(text);
-        return Ok(());
+        return put(text);
     }
     let too_long = policy.oversize(around + text.len());
     let room = policy.max_message.saturating_sub(around);
     match policy.oversize {
         _ if room == 0 => Err(too_long),
         Oversize::DeadLetter => Err(too_long),
-        Oversize::Truncate => {
-            put(cut(text, room));
-            Ok(())
-        }
+        Oversize::Truncate => put(cut(text, room)),
         Oversize::Split => {
             let mut rest = text;
             while !rest.is_empty() {
@@ -165,7 +162,7 @@ fn message(policy: &Policy, head: &[u8], text: &[u8], page: &mut Page) -> Result
                 if part.is_empty() {
                     return Err(too_long);
                 }
-                put(part);
+                put(part)?;
                 rest = &rest[part.len()..];
             }
             Ok(())

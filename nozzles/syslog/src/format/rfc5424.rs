@@ -52,7 +52,7 @@ pub(super) fn write(
         return log_message(policy, scratch, log, page);
     }
     let mut element = |name: &str, write: &dyn Fn(&mut Vec<u8>)| {
-        page.begin();
+        Policy::begin(page)?;
         let out = &mut page.bytes;
         out.extend_from_slice(&scratch.head);
         out.push(b'[');
@@ -315,7 +315,7 @@ fn log_message(
     // The space before the text and the line break behind it.
     let around = scratch.head.len() + data.len() + 2;
     let mut message = |data: &[&[u8]], text: &[u8]| {
-        page.begin();
+        Policy::begin(page)?;
         let out = &mut page.bytes;
         out.extend_from_slice(&scratch.head);
         for element in data {
@@ -325,10 +325,10 @@ fn log_message(
         out.extend_from_slice(text);
         out.push(b'\n');
         page.end();
+        Ok(())
     };
     if around + text.len() <= policy.max_message {
-        message(&[data], &text);
-        return Ok(());
+        return message(&[data], &text);
     }
     let too_long = policy.oversize(around + text.len());
     let Some(room) = policy.max_message.checked_sub(around) else {
@@ -336,10 +336,7 @@ fn log_message(
     };
     match policy.oversize {
         Oversize::DeadLetter => Err(too_long),
-        Oversize::Truncate => {
-            message(&[data], cut(&text, room));
-            Ok(())
-        }
+        Oversize::Truncate => message(&[data], cut(&text, room)),
         Oversize::Split => {
             let parts = split(&text, room.saturating_sub(PART_ROOM)).ok_or(too_long)?;
             let mut number = Vec::new();
@@ -349,7 +346,7 @@ fn log_message(
                 raw_param(&mut number, "n", |out| integer(out, at + 1));
                 raw_param(&mut number, "of", |out| integer(out, parts.len()));
                 number.push(b']');
-                message(&[&number, &scratch.data], part);
+                message(&[&number, &scratch.data], part)?;
             }
             Ok(())
         }
