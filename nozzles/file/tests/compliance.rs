@@ -8,18 +8,25 @@ use loggregator_nozzle::{Kinds, Rendered};
 use loggregator_nozzle_file::FileKind;
 use tempfile::TempDir;
 
-/// A file; it is away when a folder stands in its place.
+/// A file in a folder; it is away while the folder is called otherwise. It comes back in one step: in between nobody could make
+/// another file in its place.
 struct Disk {
     dir: TempDir,
 }
 
 impl Disk {
-    fn file(&self) -> PathBuf {
-        self.dir.path().join("out")
+    fn new() -> Disk {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("here")).unwrap();
+        Disk { dir }
     }
 
-    fn aside(&self) -> PathBuf {
-        self.dir.path().join("aside")
+    fn folder(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder("here").join("out")
     }
 }
 
@@ -39,12 +46,10 @@ impl Peer for Disk {
     async fn behave(&self, how: Behaviour) {
         match how {
             Behaviour::Away => {
-                std::fs::rename(self.file(), self.aside()).unwrap();
-                std::fs::create_dir(self.file()).unwrap();
+                std::fs::rename(self.folder("here"), self.folder("away")).unwrap();
             }
-            Behaviour::Healthy if self.aside().exists() => {
-                std::fs::remove_dir(self.file()).unwrap();
-                std::fs::rename(self.aside(), self.file()).unwrap();
+            Behaviour::Healthy if self.folder("away").exists() => {
+                std::fs::rename(self.folder("away"), self.folder("here")).unwrap();
             }
             _ => {}
         }
@@ -63,11 +68,7 @@ impl Peer for Disk {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_complies() {
     let kinds = Kinds::new().with(FileKind);
-    let peer = || async {
-        Disk {
-            dir: tempfile::tempdir().unwrap(),
-        }
-    };
+    let peer = || async { Disk::new() };
     let left_out = compliance::run(&kinds, "file", peer).await;
     // A file takes all or nothing, at once, and whatever it is given.
     assert_eq!(
