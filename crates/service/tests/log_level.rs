@@ -25,7 +25,7 @@ fn ask(addr: SocketAddr, method: &str, body: &str) -> (u16, String) {
     let length = body.len();
     write!(
         stream,
-        "{method} /log-level HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        "{method} /log-level HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
     )
     .unwrap();
     let mut answer = String::new();

@@ -18,7 +18,7 @@
 //! A case that needs a behaviour that the peer cannot show ([`Peer::can`]) is left out and named in the result, so that a
 //! test can say which ones it expects to be.
 //!
-//! ```ignore
+//! ```text
 //! #[tokio::test(flavor = "multi_thread")]
 //! async fn complies() {
 //!     let kinds = Kinds::new().with(MyKind);
