@@ -88,13 +88,15 @@ pub fn run(args: ReplayArgs, color: ColorArg) -> Result<ExitCode> {
         for (n, what) in [
             (replayed.dead_lettered, "refused again"),
             (replayed.damaged, "damaged and left out"),
+            (replayed.evicted, "gone for want of room"),
             (replayed.left, "left for the next time"),
         ] {
             if n > 0 {
                 line.push_str(&format!(", {n} {what}"));
             }
         }
-        let fine = replayed.dead_lettered + replayed.damaged + replayed.left == 0;
+        let fine =
+            replayed.dead_lettered + replayed.damaged + replayed.evicted + replayed.left == 0;
         let paint = if fine { Paint::Kind } else { Paint::Notice };
         output::tell(&color.stderr().text(paint, &line));
         Ok(if fine { Exit::Done } else { Exit::Negative }.into())

@@ -206,6 +206,7 @@ pub async fn start(
         buffer: base.buffer.clone(),
         ledger: Arc::clone(&base.ledger),
         filter,
+        looked_at: 0,
         directory: base.directory.clone(),
     };
     intake_stage.spawn("intake", taking.run(intake_stage.clone()));

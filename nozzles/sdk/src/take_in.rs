@@ -60,6 +60,8 @@ pub(crate) struct TakeIn {
     pub ledger: Arc<Ledger>,
     /// `select.filter`
     pub filter: Option<Filter>,
+    /// Envelopes that it has looked at. What has no number in the buffer yet is sampled by this.
+    pub looked_at: u64,
     pub directory: Option<Arc<dyn Directory>>,
 }
 
@@ -115,12 +117,14 @@ impl TakeIn {
     }
 
     /// What `select.filter` holds for.
-    fn selected(&self, frame: Frame, received: i64) -> Frame {
+    fn selected(&mut self, frame: Frame, received: i64) -> Frame {
         let Some(filter) = &self.filter else {
             return frame;
         };
+        let looked_at = &mut self.looked_at;
         let wanted = |entry: &&Entry| {
-            let event = Event::new(0, received, frame.bytes().slice(entry.body()));
+            let event = Event::new(*looked_at, received, frame.bytes().slice(entry.body()));
+            *looked_at += 1;
             let directory = self.directory.as_ref();
             let names = directory.and_then(|directory| directory.names(&event));
             filter.matches(&event.with_names(names))

@@ -393,6 +393,23 @@ async fn what_is_not_selected_does_not_reach_the_buffer() {
     nozzle.lifecycle.shutdown(PATIENCE).await;
 }
 
+/// What is taken in has no number yet when it is looked at; a share of it is a share all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sample_is_taken_in() {
+    let peer = Scripted::new(1);
+    let select = "[select]\nfilter = 'sample(0.5)'";
+    let nozzle = Nozzle::start(&file(&peer, select, "")).await;
+    let half = loggregator_nozzle::filter::Filter::parse("sample(0.5)").unwrap();
+    let taken = |number| half.matches(&loggregator_nozzle::Event::new(number, 0, "".into()));
+    let expected = (0..1000).filter(|number| taken(*number)).count() as u64;
+    assert!((400..600).contains(&expected), "{expected}");
+    nozzle.feed(1000);
+    nozzle.settled("d", expected).await;
+    let ingress = nozzle.running.report().ingress;
+    assert_eq!((ingress.received, ingress.accepted), (1000, expected));
+    nozzle.lifecycle.shutdown(PATIENCE).await;
+}
+
 /// What the admin server answers, headers left out; `lines` of it, or all.
 async fn get(addr: std::net::SocketAddr, path: &str, lines: Option<usize>) -> String {
     use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};

@@ -439,7 +439,7 @@ fn open_disk(disk: &DiskBuffer, destinations: &[(String, Backlog)]) -> Result<Co
     recover::open(Arc::new(folder), layout, destinations).map_err(|failed| match failed {
         Failed::List(source) => io("cannot list")(source),
         Failed::Open { name, source } => BufferError::Io {
-            what: "cannot open",
+            what: "cannot open or read",
             path: path.join(name),
             source,
         },

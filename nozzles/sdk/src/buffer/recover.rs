@@ -28,7 +28,8 @@ const MAX_DAMAGE: usize = 1024;
 pub(super) enum Failed {
     /// The folder cannot be listed.
     List(io::Error),
-    /// A segment is there and cannot be opened: rights, or too many open files. Its events must not be given up for that.
+    /// A segment or the cursors are there and cannot be opened or read: rights, too many open files, a disk that fails. Events
+    /// and places must not be given up for that.
     Open { name: String, source: io::Error },
     /// A segment is of a version that this program does not know.
     Version { name: String, version: u32 },
@@ -82,7 +83,7 @@ pub(super) fn open(
         .filter_map(|name| segment::first_of(name))
         .collect();
     firsts.sort_unstable();
-    let saved = [Saved::read(&*fs, 0), Saved::read(&*fs, 1)];
+    let saved = [Saved::read(&*fs, 0)?, Saved::read(&*fs, 1)?];
     let generation = |slot: usize| saved[slot].as_ref().map(|saved| saved.generation);
     let newest = usize::from(generation(1) > generation(0));
     let best = saved[newest].as_ref();
@@ -94,7 +95,7 @@ pub(super) fn open(
     let mut log = Recovered::new(State::new(layout.bounds, Vec::new()), best);
     for (at, (first, file, _)) in files.into_iter().enumerate() {
         let limit = firsts.get(at + 1).copied();
-        log.take(&*fs, id, first, file, limit);
+        log.take(&*fs, id, first, file, limit)?;
     }
     let active = log.finish(best.map_or(0, |saved| saved.next));
     log.places(layout.usable, destinations, best);
@@ -226,16 +227,12 @@ impl Recovered {
         first: u64,
         file: Arc<dyn FsFile>,
         limit: Option<u64>,
-    ) {
+    ) -> Result<(), Failed> {
         self.last = None;
         let name = segment::name(first);
         let bytes = match read_whole(&*file) {
             Ok(bytes) => bytes,
-            Err(error) => {
-                tracing::error!(name, %error, "buffer: a segment cannot be read");
-                set_aside(fs, &name);
-                return;
-            }
+            Err(source) => return Err(Failed::Open { name, source }),
         };
         let header = bytes.get(..SEGMENT_HEADER).unwrap_or_default();
         let sound = read_segment_header(header) == SegmentHeader::Good { id, first };
@@ -254,7 +251,7 @@ impl Recovered {
                 self.state.counts.damaged += limit.map_or(0, |limit| limit - first);
                 set_aside(fs, &name);
             }
-            return;
+            return Ok(());
         }
         let start = Point {
             seq: first,
@@ -295,6 +292,7 @@ impl Recovered {
         self.state.bytes += segment_bytes(&segment);
         self.state.segments.push_back(segment);
         self.state.end = end;
+        Ok(())
     }
 
     fn scan(&mut self, seed: Seed, bytes: &[u8], first: u64, limit: Option<u64>) -> Scanned {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::account::Account;
 
 use super::fs::Fs;
+use super::recover::Failed;
 use super::segment::read_whole;
 
 const MAGIC: &str = "loggregator-buffer-cursors";
@@ -75,37 +76,59 @@ impl Saved {
     }
 
     /// Reads one of the two files. `None`: there is none, or it is not whole.
-    pub(super) fn read(fs: &dyn Fs, slot: usize) -> Option<Saved> {
+    ///
+    /// One that cannot be opened or read, or is of a newer program, is not taken for none: everything would be delivered again, and
+    /// the place be written over.
+    pub(super) fn read(fs: &dyn Fs, slot: usize) -> Result<Option<Saved>, Failed> {
+        let failed = |source| Failed::Open {
+            name: name(slot).to_owned(),
+            source,
+        };
         let file = match fs.open(name(slot)) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            Err(error) => {
-                tracing::error!(file = name(slot), %error, "buffer: cursors cannot be read");
-                return None;
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
         };
-        let saved = read_whole(&*file)
-            .map_err(|error| error.to_string())
-            .and_then(|bytes| parse(&bytes));
-        saved
-            .inspect_err(|error| {
-                tracing::error!(file = name(slot), %error, "buffer: cursors are damaged");
-            })
-            .ok()
+        match parse(&read_whole(&*file).map_err(failed)?) {
+            Ok(saved) => Ok(Some(saved)),
+            Err(Unusable::Version(version)) => Err(Failed::Version {
+                name: name(slot).to_owned(),
+                version,
+            }),
+            Err(Unusable::Damaged(error)) => {
+                tracing::error!(file = name(slot), error, "buffer: cursors are damaged");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Why a file is of no use.
+#[derive(Debug)]
+enum Unusable {
+    Damaged(String),
+    Version(u32),
+}
+
+impl<T: ToString> From<T> for Unusable {
+    fn from(error: T) -> Self {
+        Unusable::Damaged(error.to_string())
     }
 }
 
 /// What a file holds.
-fn parse(bytes: &[u8]) -> Result<Saved, String> {
+fn parse(bytes: &[u8]) -> Result<Saved, Unusable> {
     let line_end = bytes.iter().position(|byte| *byte == b'\n');
     let line_end = line_end.ok_or("it has no first line")?;
-    let line = std::str::from_utf8(&bytes[..line_end]).map_err(|error| error.to_string())?;
+    let line = std::str::from_utf8(&bytes[..line_end])?;
     let words: Vec<&str> = line.split(' ').collect();
     let [MAGIC, version, length, crc] = words[..] else {
-        return Err(format!("its first line is not `{MAGIC} …`"));
+        return Err(format!("its first line is not `{MAGIC} …`").into());
     };
-    if version != VERSION.to_string() {
-        return Err(format!("it is of version {version}"));
+    match version.parse() {
+        Ok(VERSION) => {}
+        Ok(version) if version > VERSION => return Err(Unusable::Version(version)),
+        _ => return Err(format!("it is of version {version}").into()),
     }
     let length: usize = length.parse().map_err(|_| "its length is no number")?;
     let behind = line_end.saturating_add(1).saturating_add(length);
@@ -113,7 +136,7 @@ fn parse(bytes: &[u8]) -> Result<Saved, String> {
         .get(line_end + 1..behind)
         .ok_or("it is shorter than it says")?;
     if format!("{:08x}", crc32c::crc32c(json)) != crc {
-        return Err("its checksum is wrong".to_owned());
+        return Err("its checksum is wrong".into());
     }
-    serde_json::from_slice(json).map_err(|error| error.to_string())
+    Ok(serde_json::from_slice(json)?)
 }

@@ -54,22 +54,28 @@ impl DeadLetters {
         })
     }
 
-    /// Keeps these, each tried so many times.
+    /// Keeps these, each tried so many times, and tells of each whether it is kept.
     pub(crate) async fn keep(&self, letters: &[(Event, Reason)], attempts: u32) {
-        for (event, why) in letters {
-            self.tell(event, why, attempts);
+        let kept = self.store(letters, attempts).await;
+        if !kept {
+            let n = letters.len() as u64;
+            self.not_kept.fetch_add(n, Ordering::Relaxed);
         }
+        for (event, why) in letters {
+            self.tell(event, why, attempts, kept);
+        }
+    }
+
+    /// Whether they are on the disk now.
+    async fn store(&self, letters: &[(Event, Reason)], attempts: u32) -> bool {
         let Some(store) = &self.store else {
-            self.not_kept
-                .fetch_add(letters.len() as u64, Ordering::Relaxed);
-            return;
+            return false;
         };
         let now = crate::take_in::now();
         let letters: Vec<Letter> = letters
             .iter()
             .map(|(event, why)| Letter::new(&self.destination, event, why, attempts, now))
             .collect();
-        let n = letters.len() as u64;
         let store = Arc::clone(store);
         // Waits for the disk, so not on a thread that others wait for.
         let kept = tokio::task::spawn_blocking(move || {
@@ -82,21 +88,20 @@ impl DeadLetters {
             Ok((Ok(evicted), bytes)) => {
                 self.bytes.store(bytes, Ordering::Relaxed);
                 self.evicted.fetch_add(evicted, Ordering::Relaxed);
-                return;
+                return true;
             }
             Ok((Err(error), _)) => error.to_string(),
             Err(error) => error.to_string(),
         };
-        self.not_kept.fetch_add(n, Ordering::Relaxed);
         tracing::error!(
             destination = self.destination,
             error = failed,
             "dead letters cannot be kept"
         );
+        false
     }
 
-    fn tell(&self, event: &Event, why: &Reason, attempts: u32) {
-        let kept = self.store.is_some();
+    fn tell(&self, event: &Event, why: &Reason, attempts: u32, kept: bool) {
         // What is kept need not be repeated; of what is not, the beginning may help.
         let excerpt = if kept { String::new() } else { excerpt(event) };
         tracing::warn!(
@@ -116,6 +121,11 @@ impl DeadLetters {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// Letters that went because there was no room for newer ones.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
     /// Letters that could not be kept.
     pub(crate) fn not_kept(&self) -> u64 {
         self.not_kept.load(Ordering::Relaxed)
@@ -123,10 +133,7 @@ impl DeadLetters {
 
     /// Letters that are not there any more, or never were, by reason.
     pub(crate) fn gone(&self) -> [(&'static str, u64); 2] {
-        [
-            ("evicted", self.evicted.load(Ordering::Relaxed)),
-            ("not_kept", self.not_kept()),
-        ]
+        [("evicted", self.evicted()), ("not_kept", self.not_kept())]
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Replayed {
     pub dead_lettered: u64,
     /// Lines that are no letter; they are gone.
     pub damaged: u64,
+    /// Older letters that went because there was no room for these besides.
+    pub evicted: u64,
     /// Not tried to the end because the replay was stopped: the next one begins with them, and with those of the same file that
     /// were delivered.
     pub left: u64,
@@ -157,6 +159,7 @@ pub async fn replay(
         replay.file(&file, &mut store).await?;
     }
     DynDestination::close(&*running).await;
+    replay.result.evicted += replay.letters.evicted();
     Ok(replay.result)
 }
 
@@ -226,7 +229,7 @@ impl Replay<'_> {
         }
         // First back, then away: a crash in between makes second letters of them, never none.
         if !others.is_empty() {
-            store.append(&others)?;
+            self.result.evicted += store.append(&others)?;
         }
         std::fs::remove_file(path).map_err(failed("remove"))
     }

@@ -128,6 +128,11 @@ impl Store {
             .map_err(failed("open", path))?;
         let before = end_of_lines(&mut file).map_err(failed("read", path))?;
         let written = file.write_all(lines).and_then(|()| file.sync_data());
+        // The name of a new file must last as its bytes do.
+        let written = match full {
+            true => written.and_then(|()| File::open(&self.folder)?.sync_all()),
+            false => written,
+        };
         if let Err(error) = written {
             // Half a letter would be taken for the beginning of the next.
             file.set_len(before).ok();

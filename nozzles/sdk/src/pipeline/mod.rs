@@ -191,7 +191,16 @@ impl Pipeline {
     }
 
     async fn deliver_all(&mut self) {
-        if let Some(resume) = self.setup.destination.resume().await {
+        let leave = self.setup.leave.clone();
+        let stop = self.setup.stop.clone();
+        // A peer may take long to say where an earlier process stopped. What is on disk need not wait for it.
+        let resume = tokio::select! {
+            biased;
+            resume = self.setup.destination.resume() => resume,
+            () = leave.cancelled() => return,
+            () = stop.cancelled(), if self.setup.durable => return,
+        };
+        if let Some(resume) = resume {
             tracing::info!(
                 destination = self.setup.config.name,
                 resume,
@@ -199,8 +208,6 @@ impl Pipeline {
             );
             self.select.resume = resume;
         }
-        let leave = self.setup.leave.clone();
-        let stop = self.setup.stop.clone();
         loop {
             let now = Instant::now();
             self.send(now);

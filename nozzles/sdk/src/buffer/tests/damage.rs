@@ -263,6 +263,49 @@ fn a_segment_that_cannot_be_opened_is_not_given_up() {
 }
 
 #[test]
+fn what_cannot_be_read_is_not_given_up() {
+    let fs = Faulty::default();
+    let core = open(&fs);
+    append(&core, 0..30);
+    read(&core);
+    settle(&core, 20, 0);
+    save(&core);
+    save(&core);
+    drop(core);
+    for name in [&segment::name(18), "cursors.0", "cursors.1"] {
+        let before = fs.bytes(name).unwrap();
+        fs.fail_reads(Some(name));
+        let error = try_open(&fs).unwrap_err();
+        assert!(
+            matches!(&error, Failed::Open { name: told, .. } if told == name),
+            "{error:?}"
+        );
+        fs.fail_reads(None);
+        fs.lock(Some(name.to_owned()));
+        let error = try_open(&fs).unwrap_err();
+        assert!(
+            matches!(&error, Failed::Open { name: told, .. } if told == name),
+            "{error:?}"
+        );
+        fs.lock(None);
+        assert_eq!(fs.bytes(name).unwrap(), before);
+    }
+    assert_eq!(read(&open(&fs)), ((20..30).collect(), vec![]));
+}
+
+#[test]
+fn cursors_of_the_future_are_not_touched() {
+    let fs = Faulty::default();
+    append(&open(&fs), 0..5);
+    fs.put("cursors.1", b"loggregator-buffer-cursors 2 0 00000000\n");
+    let error = try_open(&fs).unwrap_err();
+    assert!(
+        matches!(&error, Failed::Version { name, version: 2 } if name == "cursors.1"),
+        "{error:?}"
+    );
+}
+
+#[test]
 fn a_segment_of_another_buffer_is_set_aside() {
     let fs = Faulty::default();
     let other = Faulty::default();

@@ -24,6 +24,7 @@ struct Disk {
     fail_cut: bool,
     fail_sync: bool,
     locked: Option<String>,
+    unreadable: Option<usize>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -52,6 +53,12 @@ impl Faulty {
     /// This file cannot be opened.
     pub(super) fn lock(&self, name: Option<String>) {
         self.disk.lock().locked = name;
+    }
+
+    /// This file can be opened and not be read.
+    pub(super) fn fail_reads(&self, name: Option<&str>) {
+        let mut disk = self.disk.lock();
+        disk.unreadable = name.map(|name| disk.names[name]);
     }
 
     /// Syncs fail.
@@ -170,6 +177,9 @@ impl Fs for Faulty {
 impl FsFile for Handle {
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
         let disk = self.disk.lock();
+        if disk.unreadable == Some(self.at) {
+            return Err(io::ErrorKind::Other.into());
+        }
         let bytes = disk.files[self.at].bytes.get(at as usize..);
         let bytes = bytes.unwrap_or_default();
         // Short reads happen.
