@@ -200,6 +200,7 @@ async fn is_at(file: &File, path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use loggregator_client::message;
+    use loggregator_nozzle::BufferIdentity;
     use loggregator_service::Lifecycle;
     use loggregator_service::metrics::Metrics;
     use prost::Message as _;
@@ -221,7 +222,7 @@ mod tests {
             name: "d".to_owned(),
             metrics: Metrics::new(),
             lifecycle: Lifecycle::new(),
-            buffer_id: "b".to_owned(),
+            buffer: BufferIdentity::new("b"),
             state_dir: None,
         };
         plan.start(context).await.unwrap()

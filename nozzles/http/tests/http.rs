@@ -13,8 +13,8 @@ use loggregator_net::http::{self as server, Handler, Request, Response, Server, 
 use loggregator_nozzle::compliance::{self, Behaviour, Peer};
 use loggregator_nozzle::config::Section;
 use loggregator_nozzle::{
-    Batch, Context, Delivery, DynDestination, Event, Kind as _, Kinds, Outcome, Reason, Rendered,
-    answers,
+    Batch, BufferIdentity, Context, Delivery, DynDestination, Event, Kind as _, Kinds, Outcome,
+    Reason, Rendered, answers,
 };
 use loggregator_nozzle_http::HttpKind;
 use loggregator_service::Lifecycle;
@@ -183,7 +183,7 @@ async fn start(section: &str) -> Arc<dyn DynDestination> {
         name: "collector".to_owned(),
         metrics: Metrics::empty(),
         lifecycle: Lifecycle::new(),
-        buffer_id: "test".to_owned(),
+        buffer: BufferIdentity::new("test"),
         state_dir: None,
     };
     plan.start(context).await.unwrap()

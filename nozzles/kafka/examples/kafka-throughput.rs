@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt as _, stream};
 use loggregator_client::message;
 use loggregator_nozzle::config::Section;
-use loggregator_nozzle::{Batch, Context, Delivery, Event, Kind as _};
+use loggregator_nozzle::{Batch, BufferIdentity, Context, Delivery, Event, Kind as _};
 use loggregator_nozzle_kafka::KafkaKind;
 use loggregator_service::Lifecycle;
 use loggregator_service::metrics::Metrics;
@@ -51,7 +51,7 @@ async fn main() {
             name: "kafka".to_owned(),
             metrics: Metrics::empty(),
             lifecycle: lifecycle.clone(),
-            buffer_id: "bench".to_owned(),
+            buffer: BufferIdentity::new("bench"),
             state_dir: None,
         })
         .await

@@ -27,6 +27,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Place {
     /// Identity of the buffer that the number is of.
     pub buffer_id: String,
+    /// The buffer's opening under which that was written.
+    pub opening: String,
     /// The first event that is not committed.
     pub next: u64,
 }

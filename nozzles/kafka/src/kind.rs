@@ -6,8 +6,8 @@ use std::time::Duration;
 use loggregator_envelope::KindSet;
 use loggregator_nozzle::config::{ConfigErrors, Section};
 use loggregator_nozzle::{
-    BoxFuture, Context, DynDestination, Event, Kind, Limits, Outcome, Plan, Reason, Rendered,
-    StartError,
+    BoxFuture, BufferIdentity, Context, DynDestination, Event, Kind, Limits, Outcome, Plan, Reason,
+    Rendered, StartError,
 };
 
 use crate::config::{Config, Guarantee};
@@ -102,7 +102,7 @@ impl Plan for KafkaPlan {
     }
 
     fn render(&self, event: &Event) -> Result<Vec<Rendered>, Reason> {
-        let identity = Identity::new("nozzle", "buffer");
+        let identity = Identity::new("nozzle", BufferIdentity::new("buffer"));
         let mut scratch = Scratch::default();
         let content = self.mapping.content(event, &identity, &mut scratch);
         let (key, values) = content.map_err(|outcome| match outcome {
@@ -140,12 +140,11 @@ impl Plan for KafkaPlan {
                 config: self.config.clone(),
                 // It was read without a fault once.
                 mapping: Mapping::new(&self.config, &mut Vec::new()),
-                identity: Identity::new(&context.nozzle, &context.buffer_id),
+                identity: Identity::new(&context.nozzle, context.buffer),
                 known,
                 shared,
                 nozzle: context.nozzle,
                 name: context.name,
-                buffer_id: context.buffer_id,
             };
             let failed = |why: Reason| StartError {
                 destination: name.clone(),

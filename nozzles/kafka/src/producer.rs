@@ -57,8 +57,6 @@ pub(crate) struct Common {
     /// Names of the nozzle and of the destination.
     pub nozzle: String,
     pub name: String,
-    /// Identity of the buffer.
-    pub buffer_id: String,
 }
 
 impl Common {

@@ -7,7 +7,7 @@ use loggregator_envelope::{Kind, KindSet, V1Frame, json};
 use loggregator_nozzle::fields::Field;
 use loggregator_nozzle::format::Format;
 use loggregator_nozzle::template::Template;
-use loggregator_nozzle::{Event, Outcome, Reason};
+use loggregator_nozzle::{BufferIdentity, Event, Outcome, Reason};
 use rdkafka::message::{Header, OwnedHeaders};
 
 use crate::config::{Config, HeaderName, Value};
@@ -298,22 +298,25 @@ impl Mapping {
 /// What all envelope ids of a nozzle begin with.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
-    prefix: String,
+    nozzle: String,
+    pub(crate) buffer: BufferIdentity,
 }
 
 impl Identity {
     /// Of this nozzle, whose buffer is this one.
-    pub(crate) fn new(nozzle: &str, buffer: &str) -> Identity {
+    pub(crate) fn new(nozzle: &str, buffer: BufferIdentity) -> Identity {
         Identity {
-            prefix: format!("{nozzle}/{buffer}/"),
+            nozzle: nozzle.to_owned(),
+            buffer,
         }
     }
 
     /// The id of the event of this number; the second and later records of one have one of their own.
     fn of(&self, seq: u64, part: usize) -> String {
+        let (nozzle, opening) = (&self.nozzle, self.buffer.opening(seq));
         match part {
-            0 => format!("{}{seq}", self.prefix),
-            part => format!("{}{seq}/{part}", self.prefix),
+            0 => format!("{nozzle}/{opening}/{seq}"),
+            part => format!("{nozzle}/{opening}/{seq}/{part}"),
         }
     }
 }

@@ -80,7 +80,7 @@ enum Failure {
 
 impl Transactions {
     pub(crate) fn new(common: Common) -> Transactions {
-        let key = cursor::key(&common.nozzle, &common.name, &common.buffer_id);
+        let key = cursor::key(&common.nozzle, &common.name, common.identity.buffer.id());
         let cursor_topic = Arc::new(Topic {
             name: common.config.cursor_topic.clone(),
             delivered: AtomicU64::new(0),
@@ -186,7 +186,7 @@ impl Worker {
         let settings = client::settings(&common.config, "loggregator-nozzle-cursor")?;
         if self.fenced {
             let place = cursor::read(common, &settings, &inner.key, deadline)?;
-            if place.map(|place| place.next) != self.next {
+            if inner.of_this_buffer(place) != self.next {
                 let detail = "another process delivers from this buffer under the same name";
                 return Err(Reason::new(outcome::FENCED, detail));
             }
@@ -368,7 +368,8 @@ impl Inner {
     /// Hands over the record that keeps the place.
     fn send_place(&self, client: &Client, next: u64, deadline: Instant) -> Result<(), Failure> {
         let place = Place {
-            buffer_id: self.common.buffer_id.clone(),
+            buffer_id: self.common.identity.buffer.id().to_owned(),
+            opening: self.common.identity.buffer.current().to_owned(),
             next,
         };
         let value = serde_json::to_vec(&place)
@@ -458,10 +459,22 @@ impl Inner {
         }
     }
 
-    /// The number, if it is of the buffer that there is now.
+    /// The number as it is to be read now, if it is of the buffer that there is now.
     fn of_this_buffer(&self, place: Option<Place>) -> Option<u64> {
-        let place = place?;
-        (place.buffer_id == self.common.buffer_id).then_some(place.next)
+        let (place, buffer) = (place?, &self.common.identity.buffer);
+        if place.buffer_id != buffer.id() {
+            return None;
+        }
+        let next = buffer.resume(&place.opening, place.next);
+        if next != Some(place.next) {
+            tracing::warn!(
+                destination = self.common.name,
+                committed = place.next,
+                resume = next,
+                "kafka: the buffer has lost events that were delivered, in a crash of the machine"
+            );
+        }
+        next
     }
 }
 

@@ -9,7 +9,7 @@ use common::events::{counter, event};
 use common::{Running, get};
 use loggregator_net::http::client::{Client, Limits, Question};
 use loggregator_net::{ClientTls, Profile};
-use loggregator_nozzle::Delivery;
+use loggregator_nozzle::{BufferIdentity, Delivery};
 use loggregator_testkit::Certs;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -131,7 +131,7 @@ async fn a_taken_port_is_told() {
         name: "second".to_owned(),
         metrics: loggregator_service::metrics::Metrics::empty(),
         lifecycle: loggregator_service::Lifecycle::new(),
-        buffer_id: String::new(),
+        buffer: BufferIdentity::new(""),
         state_dir: None,
     };
     let error = plan.start(context).await.err().unwrap().to_string();

@@ -141,7 +141,7 @@ impl Base {
                 name: name.clone(),
                 metrics: self.metrics.clone(),
                 lifecycle: connections.clone(),
-                buffer_id: self.buffer.id().to_owned(),
+                buffer: self.buffer.identity().clone(),
                 state_dir,
             })
             .await?

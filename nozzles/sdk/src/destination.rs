@@ -9,6 +9,7 @@ use std::time::Duration;
 use loggregator_service::Lifecycle;
 use loggregator_service::metrics::Metrics;
 
+use crate::buffer::identity::BufferIdentity;
 use crate::event::Batch;
 
 /// Takes batches to where they should go.
@@ -25,7 +26,7 @@ pub trait Destination: Send + Sync + 'static {
 
     /// The first event that an earlier process has not delivered, where the destination itself keeps that (in the transaction
     /// in which it delivers, say). Asked once, before the first batch; events below it count as delivered and do not come.
-    /// It must be of this very buffer: see [`Context::buffer_id`].
+    /// It must be of this very buffer: see [`BufferIdentity::resume`].
     fn resume(&self) -> impl Future<Output = Option<u64>> + Send {
         async { None }
     }
@@ -120,7 +121,7 @@ pub struct Context {
     /// Owner of its tasks.
     pub lifecycle: Lifecycle,
     /// Identity of the buffer: another one numbers other events with the same numbers.
-    pub buffer_id: String,
+    pub buffer: BufferIdentity,
     /// A folder of its own, where the nozzle keeps state on disk.
     pub state_dir: Option<PathBuf>,
 }

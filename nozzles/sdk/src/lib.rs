@@ -50,6 +50,7 @@ pub mod template;
 mod top;
 
 pub use account::Account;
+pub use buffer::identity::BufferIdentity;
 pub use cases::{CaseReport, Failure, run_tests};
 pub use dead_letter::{Letter, ReplayError, Replayed, dead_letters, replay};
 pub use destination::{

@@ -48,6 +48,7 @@ fn held(samples: &mut Samples, buffer: &BufferReport) {
     let sync_time = buffer.sync_time.as_secs_f64();
     samples.counter_f64(&names::NOZZLE_BUFFER_SYNC_SECONDS, &[], sync_time);
     samples.counter(&names::NOZZLE_BUFFER_SYNC_ERRORS, &[], buffer.sync_errors);
+    samples.counter(&names::NOZZLE_BUFFER_READ_ERRORS, &[], buffer.read_errors);
     samples.counter(&names::NOZZLE_BUFFER_READS, &[], buffer.block_reads);
     for cursor in &buffer.cursors {
         let name = [("destination", cursor.name.as_str())];

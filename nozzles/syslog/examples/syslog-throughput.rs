@@ -32,7 +32,7 @@ use futures_util::{StreamExt as _, stream};
 use loggregator_client::message;
 use loggregator_net::{ClientTls, Profile, ServerTls, TlsFiles, tls_accept, tls_connect};
 use loggregator_nozzle::config::Section;
-use loggregator_nozzle::{Batch, Context, Delivery, Event, Kind as _, Plan};
+use loggregator_nozzle::{Batch, BufferIdentity, Context, Delivery, Event, Kind as _, Plan};
 use loggregator_nozzle_syslog::SyslogKind;
 use loggregator_service::Lifecycle;
 use loggregator_service::metrics::Metrics;
@@ -176,7 +176,7 @@ async fn nozzle(work: &Work) -> Took {
         name: "syslog".to_owned(),
         metrics: Metrics::empty(),
         lifecycle: lifecycle.clone(),
-        buffer_id: "bench".to_owned(),
+        buffer: BufferIdentity::new("bench"),
         state_dir: None,
     };
     let plan = plan(&work.certs, sink.addr);

@@ -394,6 +394,8 @@ table! {
             "How often its segments were synced.";
         NOZZLE_BUFFER_SYNC_SECONDS: COUNTER, Seconds, "loggregator_nozzle_buffer_sync_seconds_total", [],
             "How long that took.";
+        NOZZLE_BUFFER_READ_ERRORS: COUNTER, Count, "loggregator_nozzle_buffer_read_errors_total", [],
+            "Reads of the buffer's files that failed. Each is done again, three times within a second; then what cannot be read is given up page by page, and the events in it are `dropped` as `damaged`.";
         NOZZLE_BUFFER_SYNC_ERRORS: COUNTER, Count, "loggregator_nozzle_buffer_sync_errors_total", [],
             "Syncs that failed: what was written since the last good one may not survive a crash of the machine.";
         NOZZLE_BUFFER_READS: COUNTER, Count, "loggregator_nozzle_buffer_reads_total", [],

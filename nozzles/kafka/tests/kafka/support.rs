@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use loggregator_client::message::{self, EnvelopeBuilder};
 use loggregator_nozzle::config::Section;
 use loggregator_nozzle::{
-    Batch, Context, Delivery, DynDestination, Event, Kind as _, Outcome, Plan, Reason,
+    Batch, BufferIdentity, Context, Delivery, DynDestination, Event, Kind as _, Outcome, Plan,
+    Reason,
 };
 use loggregator_nozzle_kafka::KafkaKind;
 use loggregator_service::Lifecycle;
@@ -66,7 +67,7 @@ pub async fn start(section: &str, buffer_id: &str) -> Subject {
         name: "events".to_owned(),
         metrics: metrics.clone(),
         lifecycle: lifecycle.clone(),
-        buffer_id: buffer_id.to_owned(),
+        buffer: BufferIdentity::new(buffer_id),
         state_dir: None,
     };
     Subject {

@@ -16,7 +16,9 @@ use http_body_util::BodyExt as _;
 use loggregator_net::http::client::{Answer, Client, Limits, Question};
 use loggregator_net::http::{Handler, Request, Response, Server, Settings, full};
 use loggregator_nozzle::config::Section;
-use loggregator_nozzle::{Batch, Context, Delivery, DynDestination, Event, Kind as _};
+use loggregator_nozzle::{
+    Batch, BufferIdentity, Context, Delivery, DynDestination, Event, Kind as _,
+};
 use loggregator_nozzle_prometheus::{Pages, PrometheusKind};
 use loggregator_service::Lifecycle;
 use loggregator_service::metrics::Metrics;
@@ -44,7 +46,7 @@ impl Running {
             name: "subject".to_owned(),
             metrics: metrics.clone(),
             lifecycle: lifecycle.clone(),
-            buffer_id: "b".to_owned(),
+            buffer: BufferIdentity::new("b"),
             state_dir: None,
         };
         Running {

@@ -14,6 +14,7 @@ use crate::event::Event;
 use super::Appended;
 use super::format::{HEADER, MAX_BODY, SEGMENT_HEADER, Seed, encode, encode_gap, segment_header};
 use super::fs::{Fs, is_full};
+use super::identity::BufferIdentity;
 use super::place::Needed;
 use super::saved::{Saved, SavedCursor, SavedSkip};
 use super::segment::{self, GAP_BYTES, SegmentFile};
@@ -30,6 +31,7 @@ const KEPT_WRITE: usize = 8 << 20;
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) id: u64,
+    pub(super) identity: BufferIdentity,
     pub(super) state: Mutex<State>,
     pub(super) arrived: Notify,
     pub(super) disk: Option<Disk>,
@@ -332,6 +334,7 @@ impl Core {
             id: self.id,
             generation,
             next: state.end.seq,
+            openings: self.identity.openings().to_vec(),
             cursors: state.places.iter().map(cursor).collect(),
         }
     }

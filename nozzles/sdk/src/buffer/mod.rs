@@ -18,6 +18,7 @@
 mod core;
 pub mod format;
 mod fs;
+pub mod identity;
 mod place;
 mod reading;
 mod recover;
@@ -46,6 +47,7 @@ use crate::config::{Backlog, BufferConfig, DiskBuffer};
 use crate::event::Event;
 
 use self::core::Core;
+use self::identity::BufferIdentity;
 use self::place::{Place, Point};
 use self::reading::{Block, Step};
 use self::recover::{Failed, Layout};
@@ -130,6 +132,8 @@ pub struct BufferReport {
     pub sync_errors: u64,
     /// Blocks that were read from the disk.
     pub block_reads: u64,
+    /// Reads that failed; each is done again.
+    pub read_errors: u64,
 }
 
 /// Where a destination stands.
@@ -199,7 +203,6 @@ pub struct Cursor {
 
 #[derive(Debug)]
 struct Shared {
-    id: String,
     core: Arc<Core>,
     threads: Option<Threads>,
 }
@@ -232,11 +235,7 @@ impl Buffer {
             }
         };
         Ok(Buffer {
-            shared: Arc::new(Shared {
-                id: format!("{:016x}", core.id),
-                core,
-                threads,
-            }),
+            shared: Arc::new(Shared { core, threads }),
         })
     }
 
@@ -289,10 +288,10 @@ impl Buffer {
         }
     }
 
-    /// Its identity, made when it was empty for the first time. One on disk keeps it.
+    /// Who it is, and who has numbered its events.
     #[must_use]
-    pub fn id(&self) -> &str {
-        &self.shared.id
+    pub fn identity(&self) -> &BufferIdentity {
+        &self.shared.core.identity
     }
 
     /// How full it is.
@@ -400,6 +399,7 @@ impl State {
             sync_time: self.counts.sync_time,
             sync_errors: self.counts.sync_errors,
             block_reads: self.counts.loads,
+            read_errors: self.counts.read_errors,
         }
     }
 }
@@ -419,8 +419,10 @@ fn open_memory(max_bytes: u64, destinations: &[(String, Backlog)]) -> Core {
         .map(|((name, backlog), share)| {
             Place::new(name.clone(), share, backlog.full, 0, Point::default())
         });
+    let id = foldhash::quality::RandomState::default().hash_one(0);
     Core {
-        id: foldhash::quality::RandomState::default().hash_one(0),
+        id,
+        identity: BufferIdentity::new(format!("{id:016x}")),
         state: Mutex::new(State::new(bounds, places.collect())),
         arrived: Notify::new(),
         disk: None,

@@ -1,6 +1,7 @@
 //! What a cursor gets next.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::event::Event;
 
@@ -212,12 +213,14 @@ impl State {
             seq: from.seq,
             end_offset: segment::offset(segment.end.pos - segment.first.pos),
             end_seq: segment.end.seq,
+            errors: AtomicU64::new(0),
         })
     }
 
     /// Takes in what a read found.
     pub(super) fn loaded(&mut self, load: &Load, index: usize, loaded: Loaded) -> Option<Block> {
         self.counts.loads += 1;
+        self.counts.read_errors += load.errors.load(Ordering::Relaxed);
         match loaded {
             Loaded::Events(events) => Some(events.into_iter()),
             Loaded::Damaged { seq, offset } => {

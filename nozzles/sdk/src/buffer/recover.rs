@@ -14,6 +14,7 @@ use crate::config::{Backlog, DiskBuffer};
 use super::core::{Active, Core, Disk, Saver, Unsynced, Writer, segment_bytes, set_aside};
 use super::format::{Found, Records, SEGMENT_HEADER, Seed, SegmentHeader, read_segment_header};
 use super::fs::{Fs, FsFile};
+use super::identity::BufferIdentity;
 use super::place::{Place, Point, Skip};
 use super::saved::{Saved, SavedCursor};
 use super::segment::{self, SegmentFile, read_whole};
@@ -117,13 +118,15 @@ pub(super) fn open(
         failing: false,
     };
     let unsynced = Unsynced::of(&log.state);
-    let known = |(name, _): &(String, Backlog)| {
-        let mut cursors = best.iter().flat_map(|saved| &saved.cursors);
-        cursors.any(|cursor| cursor.name == *name)
-    };
-    let all_known = destinations.iter().all(known);
+    let openings = best.map(|saved| saved.openings.clone());
+    let identity = BufferIdentity::again(
+        format!("{id:016x}"),
+        openings.unwrap_or_default(),
+        log.state.end.seq,
+    );
     let core = Core {
         id,
+        identity,
         state: Mutex::new(log.state),
         arrived: Notify::new(),
         disk: Some(Disk {
@@ -140,10 +143,9 @@ pub(super) fn open(
             seal: AtomicBool::new(false),
         }),
     };
-    if let Some(disk) = &core.disk
-        && !all_known
-    {
-        // Where a destination began must not depend on what a crash leaves of the log. A full disk is no reason to stop.
+    if let Some(disk) = &core.disk {
+        // Where a destination and this opening began must not depend on what a crash leaves of the log. A full disk is no
+        // reason to stop: a destination that keeps its place by an opening that nobody knows begins at its cursor.
         let _ = core.save(disk) && core.save(disk);
     }
     Ok(core)

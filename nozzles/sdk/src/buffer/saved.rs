@@ -1,7 +1,8 @@
 //! The cursors on disk: two files that are written in turn, so that there is always a whole one.
 //!
 //! A file is a line `loggregator-buffer-cursors VERSION LENGTH CRC32C` and so many bytes of JSON; what follows is left from
-//! longer ones. It is overwritten in its place: that works on a full disk too.
+//! longer ones. It is overwritten in its place: that works on a full disk too. The checksum is of `VERSION LENGTH`, a line
+//! feed and the JSON. It stays so in every version: that tells a newer program's file from a damaged one.
 
 use std::io;
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::account::Account;
 
 use super::fs::Fs;
+use super::identity::Opening;
 use super::recover::Failed;
 use super::segment::read_whole;
 
@@ -27,6 +29,8 @@ pub(super) struct Saved {
     pub(super) generation: u64,
     /// The number that the next event would have got.
     pub(super) next: u64,
+    /// The openings of the buffer, as far as they are remembered.
+    pub(super) openings: Vec<Opening>,
     pub(super) cursors: Vec<SavedCursor>,
 }
 
@@ -57,8 +61,9 @@ impl Saved {
     /// Writes it into one of the two files.
     pub(super) fn write(&self, fs: &dyn Fs, slot: usize) -> io::Result<()> {
         let json = serde_json::to_vec(self)?;
-        let crc = crc32c::crc32c(&json);
-        let mut bytes = format!("{MAGIC} {VERSION} {} {crc:08x}\n", json.len()).into_bytes();
+        let length = json.len().to_string();
+        let crc = checksum(&VERSION.to_string(), &length, &json);
+        let mut bytes = format!("{MAGIC} {VERSION} {length} {crc}\n").into_bytes();
         bytes.extend_from_slice(&json);
         bytes.push(b'\n');
         let file = match fs.open(name(slot)) {
@@ -125,18 +130,23 @@ fn parse(bytes: &[u8]) -> Result<Saved, Unusable> {
     let [MAGIC, version, length, crc] = words[..] else {
         return Err(format!("its first line is not `{MAGIC} …`").into());
     };
-    match version.parse() {
-        Ok(VERSION) => {}
-        Ok(version) if version > VERSION => return Err(Unusable::Version(version)),
-        _ => return Err(format!("it is of version {version}").into()),
-    }
-    let length: usize = length.parse().map_err(|_| "its length is no number")?;
-    let behind = line_end.saturating_add(1).saturating_add(length);
+    let bytes_of_json: usize = length.parse().map_err(|_| "its length is no number")?;
+    let behind = line_end.saturating_add(1).saturating_add(bytes_of_json);
     let json = bytes
         .get(line_end + 1..behind)
         .ok_or("it is shorter than it says")?;
-    if format!("{:08x}", crc32c::crc32c(json)) != crc {
+    if checksum(version, length, json) != crc {
         return Err("its checksum is wrong".into());
     }
-    Ok(serde_json::from_slice(json)?)
+    match version.parse() {
+        Ok(VERSION) => Ok(serde_json::from_slice(json)?),
+        Ok(version) => Err(Unusable::Version(version)),
+        Err(_) => Err(format!("it is of version {version}").into()),
+    }
+}
+
+/// As it stands in the first line.
+fn checksum(version: &str, length: &str, json: &[u8]) -> String {
+    let crc = crc32c::crc32c(format!("{version} {length}\n").as_bytes());
+    format!("{:08x}", crc32c::crc32c_append(crc, json))
 }

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -12,6 +14,16 @@ use super::fs::{FsFile, read_full};
 
 /// Bytes that are read at a time.
 pub(super) const BLOCK: usize = 1 << 20;
+/// Bytes that are given up when they cannot be read: what a disk gives up.
+const PAGE: usize = 4096;
+/// Pages of a segment that are given up one by one; with more, everything behind the place is.
+const MAX_BAD_PAGES: usize = 256;
+/// How long is waited before a read that failed is done again.
+const AGAIN: [Duration; 3] = [
+    Duration::from_millis(10),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+];
 
 /// A segment's file.
 #[derive(Debug)]
@@ -45,6 +57,8 @@ pub(super) struct Load {
     pub(super) end_offset: u64,
     /// The number behind its last record.
     pub(super) end_seq: u64,
+    /// Reads that failed.
+    pub(super) errors: AtomicU64,
 }
 
 /// What a read found.
@@ -121,18 +135,62 @@ impl Load {
         }
     }
 
+    /// Bytes from the place on. Those that cannot be read are zeros, which are no record; `None` when there are too many.
     fn read(&self, want: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; want];
-        match read_full(&*self.file.file, &mut bytes, self.offset) {
-            Ok(n) => {
-                bytes.truncate(n);
-                Some(bytes)
+        let mut waits = AGAIN.iter();
+        loop {
+            let error = match self.try_read(&mut bytes, 0) {
+                Ok(n) => {
+                    bytes.truncate(n);
+                    return Some(bytes);
+                }
+                Err(error) => error,
+            };
+            let Some(wait) = waits.next() else {
+                let (segment, offset) = (name(self.file.first), self.offset);
+                tracing::error!(segment, offset, %error, "buffer: cannot be read, page by page now");
+                return self.salvage(bytes);
+            };
+            std::thread::sleep(*wait);
+        }
+    }
+
+    fn salvage(&self, mut bytes: Vec<u8>) -> Option<Vec<u8>> {
+        let (mut at, mut bad, mut size) = (0, 0, BLOCK);
+        while at < bytes.len() {
+            let here = at..bytes.len().min(at + size);
+            match self.try_read(&mut bytes[here.clone()], at) {
+                Ok(n) if n < here.len() => {
+                    bytes.truncate(at + n);
+                    break;
+                }
+                Ok(_) => at = here.end,
+                Err(_) if size > PAGE => {
+                    // The rest of the block in pages.
+                    size = PAGE;
+                    continue;
+                }
+                Err(_) if bad == MAX_BAD_PAGES => return None,
+                Err(_) => {
+                    bad += 1;
+                    bytes[here.clone()].fill(0);
+                    at = here.end;
+                }
             }
-            Err(error) => {
-                tracing::error!(segment = name(self.file.first), offset = self.offset, %error, "cannot be read");
-                None
+            if at.is_multiple_of(BLOCK) {
+                size = BLOCK;
             }
         }
+        Some(bytes)
+    }
+
+    fn try_read(&self, into: &mut [u8], behind: usize) -> io::Result<usize> {
+        let read = read_full(&*self.file.file, into, self.offset + behind as u64);
+        if read.is_err() {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        read
     }
 }
 

@@ -98,6 +98,7 @@ pub(super) struct Counts {
     /// The last sync failed.
     pub(super) sync_failing: bool,
     pub(super) loads: u64,
+    pub(super) read_errors: u64,
 }
 
 impl Counts {

@@ -13,6 +13,7 @@ use loggregator_service::metrics::Metrics;
 use super::store::Store;
 use super::{DeadLetters, Letter, StoreError, folder};
 use crate::base::plan;
+use crate::buffer::identity::BufferIdentity;
 use crate::config::{BufferConfig, ConfigErrors, NozzleConfig};
 use crate::destination::{Context, DynDestination, StartError};
 use crate::event::Event;
@@ -139,7 +140,10 @@ pub async fn replay(
         lifecycle: lifecycle.stage("replay"),
         // Not that of the nozzle, nor that of an earlier replay: the numbers of letters go up and down, and a destination that
         // keeps its place by them must not take one for delivered because of another's.
-        buffer_id: format!("replay-{:016x}", RandomState::default().hash_one(0)),
+        buffer: BufferIdentity::new(format!(
+            "replay-{:016x}",
+            RandomState::default().hash_one(0)
+        )),
         state_dir: None,
     };
     let running = planned.plan.start(context).await?;

@@ -9,7 +9,7 @@ pub mod vectors;
 use std::sync::Arc;
 
 use loggregator_nozzle::config::Section;
-use loggregator_nozzle::{Context, DynDestination, Event, Kind as _, Plan};
+use loggregator_nozzle::{BufferIdentity, Context, DynDestination, Event, Kind as _, Plan};
 use loggregator_nozzle_syslog::SyslogKind;
 use loggregator_service::Lifecycle;
 use loggregator_service::metrics::Metrics;
@@ -36,7 +36,7 @@ pub async fn start(section: &str) -> Running {
         name: "siem".to_owned(),
         metrics: metrics.clone(),
         lifecycle: lifecycle.clone(),
-        buffer_id: "test".to_owned(),
+        buffer: BufferIdentity::new("test"),
         state_dir: None,
     };
     let destination = plan(section).start(context).await.unwrap();

@@ -18,10 +18,15 @@ const BODY: usize = 100;
 const RECORD: usize = BODY + 28;
 
 fn try_open(fs: &Faulty) -> Result<Core, Failed> {
+    open_with(fs, 10)
+}
+
+/// With segments of so many events.
+fn open_with(fs: &Faulty, events: u64) -> Result<Core, Failed> {
     let disk = DiskBuffer {
         path: "unused".into(),
-        max_bytes: Size(100_000),
-        segment_bytes: Size(10 * RECORD as u64),
+        max_bytes: Size(events * 10_000),
+        segment_bytes: Size(events * RECORD as u64),
         sync_interval: Time::default(),
         memory_bytes: Size(0),
     };
@@ -297,12 +302,17 @@ fn what_cannot_be_read_is_not_given_up() {
 fn cursors_of_the_future_are_not_touched() {
     let fs = Faulty::default();
     append(&open(&fs), 0..5);
-    fs.put("cursors.1", b"loggregator-buffer-cursors 2 0 00000000\n");
+    let crc = crc32c::crc32c(b"2 4\nwhat");
+    let future = format!("loggregator-buffer-cursors 2 4 {crc:08x}\nwhat\n");
+    fs.put("cursors.1", future.as_bytes());
     let error = try_open(&fs).unwrap_err();
     assert!(
         matches!(&error, Failed::Version { name, version: 2 } if name == "cursors.1"),
         "{error:?}"
     );
+    // Whose checksum is wrong is of no future.
+    fs.put("cursors.1", future.replace(" 2 4 ", " 3 4 ").as_bytes());
+    assert_eq!(read(&open(&fs)), ((0..5).collect(), vec![]));
 }
 
 #[test]
@@ -339,4 +349,44 @@ fn a_full_disk_refuses_and_takes_in_again() {
     append(&core, 4..40);
     assert_eq!(read(&core), ((4..40).collect(), vec![]));
     assert_eq!(read(&open(&fs)), ((4..40).collect(), vec![]));
+}
+
+#[test]
+fn a_read_that_fails_is_done_again() {
+    let fs = Faulty::default();
+    let core = open(&fs);
+    append(&core, 0..30);
+    fs.fail_next_reads(2);
+    assert_eq!(read(&core), ((0..30).collect(), vec![]));
+    let state = core.state.lock();
+    assert_eq!((state.counts.read_errors, state.counts.damaged), (2, 0));
+}
+
+#[test]
+fn of_a_page_that_cannot_be_read_only_its_events_are_lost() {
+    let fs = Faulty::default();
+    let core = open_with(&fs, 1000).unwrap();
+    append(&core, 0..250);
+    assert_eq!(names(&fs).len(), 1);
+    fs.fail_range(10_000..10_001);
+    let (seqs, lost) = read(&core);
+    let [(lost, "damaged")] = &lost[..] else {
+        panic!("{lost:?}");
+    };
+    assert!(lost.contains(&((10_000 - SEGMENT_HEADER) as u64 / RECORD as u64)));
+    // The page, one record at each of its ends, and what of the next page one read of the file system spans.
+    assert!(lost.end - lost.start <= (2 * 4096 / RECORD + 2) as u64);
+    let rest = (0..lost.start).chain(lost.end..250);
+    assert_eq!(seqs, rest.collect::<Vec<_>>());
+}
+
+#[test]
+fn a_segment_of_which_nothing_can_be_read_does_not_cost_the_next_one() {
+    let fs = Faulty::default();
+    let core = open(&fs);
+    append(&core, 0..30);
+    fs.fail_reads(Some(&segment::name(9)));
+    let (seqs, lost) = read(&core);
+    assert_eq!(lost, [(9..18, "damaged")]);
+    assert_eq!(seqs, (0..9).chain(18..30).collect::<Vec<_>>());
 }

@@ -53,10 +53,10 @@ async fn what_was_accepted_is_there_again() {
             buffer.report().block_reads > 0,
             "the tail does not reach so far back"
         );
-        buffer.id().to_owned()
+        buffer.identity().id().to_owned()
     };
     let buffer = Buffer::open(&settings(folder.path(), &["a"])).unwrap();
-    assert_eq!(buffer.id(), id);
+    assert_eq!(buffer.identity().id(), id);
     assert_eq!(buffer.report().next, 2000);
     let mut cursor = buffer.cursor("a").unwrap();
     assert_eq!(cursor.start(), (15, delivered(15)));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -25,6 +26,10 @@ struct Disk {
     fail_sync: bool,
     locked: Option<String>,
     unreadable: Option<usize>,
+    /// Bytes of all files that cannot be read.
+    bad: Range<u64>,
+    /// Reads that fail before one succeeds again.
+    failing_reads: usize,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -59,6 +64,16 @@ impl Faulty {
     pub(super) fn fail_reads(&self, name: Option<&str>) {
         let mut disk = self.disk.lock();
         disk.unreadable = name.map(|name| disk.names[name]);
+    }
+
+    /// These bytes of every file cannot be read.
+    pub(super) fn fail_range(&self, bad: Range<u64>) {
+        self.disk.lock().bad = bad;
+    }
+
+    /// The next reads fail.
+    pub(super) fn fail_next_reads(&self, failing: usize) {
+        self.disk.lock().failing_reads = failing;
     }
 
     /// Syncs fail.
@@ -176,8 +191,16 @@ impl Fs for Faulty {
 
 impl FsFile for Handle {
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
-        let disk = self.disk.lock();
+        let mut disk = self.disk.lock();
         if disk.unreadable == Some(self.at) {
+            return Err(io::ErrorKind::Other.into());
+        }
+        if disk.failing_reads > 0 {
+            disk.failing_reads -= 1;
+            return Err(io::ErrorKind::Other.into());
+        }
+        let behind = at + into.len().min(1000) as u64;
+        if at < disk.bad.end && disk.bad.start < behind {
             return Err(io::ErrorKind::Other.into());
         }
         let bytes = disk.files[self.at].bytes.get(at as usize..);

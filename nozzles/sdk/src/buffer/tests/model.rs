@@ -77,6 +77,15 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// A place, and the opening under which it was reached.
+#[derive(Debug)]
+struct Kept {
+    opening: String,
+    next: u64,
+    /// What of that is still true.
+    resume: u64,
+}
+
 /// What the model knows of a destination.
 #[derive(Debug, Default)]
 struct Seen {
@@ -93,6 +102,8 @@ struct Seen {
     checkpoints: Vec<(u64, Account)>,
     /// Numbers that were promised to it.
     promised: BTreeSet<u64>,
+    /// What it would have kept with what it delivers.
+    kept: Option<Kept>,
 }
 
 struct Model {
@@ -116,6 +127,11 @@ struct Model {
     /// A cursor file was damaged since both were last written.
     cursors_hurt: usize,
     seen: Vec<Seen>,
+    /// What was handed out, by opening and number.
+    named: BTreeMap<(String, u64), Bytes>,
+    /// Openings that could not be written down.
+    unwritten: BTreeSet<String>,
+    cannot_sync: bool,
 }
 
 impl Model {
@@ -151,6 +167,9 @@ impl Model {
             revenants: Vec::new(),
             cannot_cut: false,
             cursors_hurt: 0,
+            named: BTreeMap::new(),
+            unwritten: BTreeSet::new(),
+            cannot_sync: false,
         }
     }
 
@@ -182,7 +201,10 @@ impl Model {
                 self.cannot_cut = fail;
                 self.fs.fail_cut(fail);
             }
-            Op::FailSync(fail) => self.fs.fail_sync(fail),
+            Op::FailSync(fail) => {
+                self.cannot_sync = fail;
+                self.fs.fail_sync(fail);
+            }
         }
         self.check();
     }
@@ -253,6 +275,9 @@ impl Model {
             assert!(right, "wrong bytes for {}", event.seq);
             assert_eq!(event.received, 7);
             parts.push((event.seq..event.seq + 1, ""));
+            let name = (self.core.identity.opening(event.seq).to_owned(), event.seq);
+            let named = { self.named.entry(name) }.or_insert_with(|| event.body().clone());
+            assert_eq!(named, event.body(), "{}: one name, two events", event.seq);
         }
         for lost in &read.lost {
             assert!(!lost.range.is_empty());
@@ -281,6 +306,11 @@ impl Model {
             }
         }
         seen.hand.push((seen.read, adds));
+        seen.kept = Some(Kept {
+            opening: self.core.identity.current().to_owned(),
+            next: seen.read,
+            resume: seen.read,
+        });
     }
 
     fn settle(&mut self, who: usize, part: u8) {
@@ -317,6 +347,7 @@ impl Model {
         let Some(disk) = &self.core.disk else { return };
         if self.core.save(disk) && self.core.save(disk) {
             self.cursors_hurt = 0;
+            self.unwritten.remove(self.core.identity.current());
             for seen in &mut self.seen {
                 seen.checkpoints = vec![(seen.at, seen.account.clone())];
             }
@@ -329,6 +360,8 @@ impl Model {
         self.core = open(&self.fs, disk, &self.destinations);
         let next = self.core.state.lock().end.seq;
         for (first, bodies) in std::mem::take(&mut self.revenants) {
+            // Nobody was told that they came in, so they have no name, or that of what came in after them.
+            self.named.retain(|(_, seq), _| *seq < first);
             for (seq, body) in (first..next).zip(bodies) {
                 self.bodies.entry(seq).or_default().push(body);
                 self.next = self.next.max(seq + 1);
@@ -342,7 +375,24 @@ impl Model {
         }
         self.next = next;
         self.synced = self.synced.min(next);
+        let identity = &self.core.identity;
+        if { self.unwritten.iter() }.any(|opening| identity.resume(opening, 0).is_none()) {
+            // Its events count to the opening before: more than one thing must fail for that.
+            self.named.clear();
+        }
+        if self.cannot_sync {
+            let opening = self.core.identity.current().to_owned();
+            self.unwritten.insert(opening);
+        }
         for (who, seen) in self.seen.iter_mut().enumerate() {
+            if let Some(kept) = &mut seen.kept {
+                // What comes in from now on counts as delivered to nobody.
+                kept.resume = kept.resume.min(next);
+                match self.core.identity.resume(&kept.opening, kept.next) {
+                    Some(resume) => assert_eq!(resume, kept.resume),
+                    None => assert!(self.unwritten.contains(&kept.opening), "{kept:?}"),
+                }
+            }
             let state = self.core.state.lock();
             let place = &state.places[who];
             let start = (place.at.seq, place.account.clone());
