@@ -31,7 +31,6 @@ mod upstream;
 mod urls;
 pub mod websocket;
 
+pub use access::Access;
 pub use upstream::SharedLimits;
-pub use websocket::{
-    Access, Config, Error, PREFIX, Running, SETTINGS, SecurityEventLog, Timing, start,
-};
+pub use websocket::{Config, Error, PREFIX, Running, SETTINGS, SecurityEventLog, Timing, start};

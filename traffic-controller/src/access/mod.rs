@@ -4,6 +4,7 @@
 //! lets everybody in; [`TokenFile`], which knows tokens from a file; and [`Platform`], which asks UAA and the Cloud
 //! Controller.
 
+mod choice;
 mod credentials;
 pub(crate) mod platform;
 pub(crate) mod recheck;
@@ -14,6 +15,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+pub use choice::{Access, AccessError};
+pub(crate) use choice::{Names, check_address};
 pub use credentials::Credentials;
 pub(crate) use credentials::{Plus, unescape};
 pub use platform::{

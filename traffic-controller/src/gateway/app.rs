@@ -14,7 +14,7 @@ use thiserror::Error as ThisError;
 use tokio::sync::Semaphore;
 use tracing::info;
 
-use crate::access::{AccessControl, Open, Platform, PlatformError, TokenFile, TokenFileError};
+use crate::access::AccessError;
 use crate::accounts::Accounts;
 use crate::gateway::PROGRAM;
 use crate::gateway::access_log::AccessLog;
@@ -25,7 +25,6 @@ use crate::gateway::metrics::{self, Scrape, Sources};
 use crate::gateway::parked::Parking;
 use crate::gateway::stream::Times;
 use crate::provider::Provider;
-use crate::websocket::Access;
 
 /// Streams that are over and still listed one by one in the ledger; older ones are listed as their sum.
 const CLOSED_KEPT: usize = 1000;
@@ -62,12 +61,9 @@ pub enum Error {
     /// The certificates for the reverse log proxy cannot be used.
     #[error("certificates for the reverse log proxy: {0}")]
     ProviderTls(#[source] TlsError),
-    /// The token file cannot be used.
+    /// Nobody can decide who may read.
     #[error(transparent)]
-    Tokens(#[from] TokenFileError),
-    /// UAA and the Cloud Controller cannot be asked with these settings.
-    #[error(transparent)]
-    Platform(#[from] PlatformError),
+    Access(#[from] AccessError),
     /// The access log's thread cannot be started.
     #[error("access log: {0}")]
     AccessLog(#[source] io::Error),
@@ -104,7 +100,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
     let listen_tls = listen_tls(&config, lifecycle)?;
     let readiness = Readiness::new();
     let provider = provider(&config, &readiness, lifecycle)?;
-    let judge = judge(&config, lifecycle)?;
+    let judge = config.access.start(config.reload_interval, lifecycle)?;
     let accounts = Accounts::new(PROGRAM, addr.to_string(), CLOSED_KEPT);
     lifecycle.account_at_end(Arc::clone(&accounts) as _);
     let requests = Arc::new(Requests::default());
@@ -193,29 +189,6 @@ fn listen_tls(config: &Config, lifecycle: &Lifecycle) -> Result<Option<Arc<Serve
         Arc::clone(&tls).watch(config.reload_interval, lifecycle.token()),
     );
     Ok(Some(tls))
-}
-
-/// Who decides who may read.
-struct Judge {
-    access: Arc<dyn AccessControl>,
-    platform: Option<Arc<Platform>>,
-}
-
-fn judge(config: &Config, lifecycle: &Lifecycle) -> Result<Judge, Error> {
-    let (access, platform): (Arc<dyn AccessControl>, _) = match &config.access {
-        Access::None => (Arc::new(Open), None),
-        Access::TokenFile(path) => {
-            let tokens = TokenFile::open(path)?;
-            let watch = Arc::clone(&tokens).watch(config.reload_interval, lifecycle.token());
-            lifecycle.spawn("token file", watch);
-            (tokens, None)
-        }
-        Access::Platform(platform) => {
-            let platform = Platform::start(platform, config.reload_interval, lifecycle)?;
-            (Arc::clone(&platform) as _, Some(platform))
-        }
-    };
-    Ok(Judge { access, platform })
 }
 
 /// The provider, and its connection if it has one.

@@ -10,12 +10,10 @@ use std::time::Duration;
 use loggregator_net::TlsFiles;
 use loggregator_service::config::{ByteSize, Env, Errors, Reader};
 
-use crate::access::platform::is_base_address;
 use crate::access::platform::settings::read as read_access;
-use crate::access::{PlatformConfig, Secret};
+use crate::access::{Access, Names, PlatformConfig, Secret, check_address};
 use crate::gateway::settings::{PREFIX, SETTINGS};
 use crate::provider::Provider;
-use crate::websocket::Access;
 
 /// Where the envelopes come from.
 #[derive(Clone)]
@@ -167,7 +165,7 @@ impl Config {
                     key: reader.value("LOGS_PROVIDER_CLIENT_KEY_PATH"),
                 },
             },
-            access: access(&mut reader),
+            access: ACCESS.read(&mut reader, platform),
             stream_timeout: reader.value("STREAM_TIMEOUT"),
             resume_grace: reader.value("GATEWAY_RESUME_GRACE"),
             heartbeat_interval: reader.value("GATEWAY_HEARTBEAT_INTERVAL"),
@@ -277,53 +275,33 @@ fn metrics(reader: &mut Reader<'_>) -> Option<MetricsEndpoint> {
     }
 }
 
-/// Off, or by a token file, or by UAA; neither of them, or both, is an error.
-fn access(reader: &mut Reader<'_>) -> Access {
-    const REQUIRED: &str = "GATEWAY_TOKEN_FILE or LOG_ADMIN_ADDR is required unless GATEWAY_DISABLE_ACCESS_CONTROL is true";
-    const BOTH: &str = "GATEWAY_TOKEN_FILE and LOG_ADMIN_ADDR exclude each other: both are set";
-    let disabled = reader.value("GATEWAY_DISABLE_ACCESS_CONTROL");
-    let file = reader.optional("GATEWAY_TOKEN_FILE");
-    let uaa: Option<String> = reader.optional("LOG_ADMIN_ADDR");
-    match (file, uaa) {
-        _ if disabled => Access::None,
-        (Some(path), None) => Access::TokenFile(path),
-        (None, Some(uaa)) => Access::Platform(Box::new(platform(reader, &uaa))),
-        (file, _) => {
-            reader.conflict(if file.is_some() { BOTH } else { REQUIRED });
-            Access::None
-        }
-    }
-}
+const ACCESS: Names = Names {
+    disable: "GATEWAY_DISABLE_ACCESS_CONTROL",
+    token_file: "GATEWAY_TOKEN_FILE",
+    uaa: "LOG_ADMIN_ADDR",
+};
 
-fn platform(reader: &mut Reader<'_>, uaa: &str) -> PlatformConfig {
+fn platform(reader: &mut Reader<'_>, uaa: String) -> PlatformConfig {
     let (tokens, limits) = read_access(reader, PREFIX);
     let skip_verify: bool = reader.value("SKIP_CERT_VERIFY");
-    address(reader, "LOG_ADMIN_ADDR", uaa);
-    let uaa_url = without_path(uaa).to_owned();
-    let capi_url = needed(reader, "LOG_ACCESS_ADDR", true);
-    let external = needed(reader, "LOG_ACCESS_ADDR_EXTERNAL", true);
-    for (name, url) in [
-        ("LOG_ACCESS_ADDR", &capi_url),
-        ("LOG_ACCESS_ADDR_EXTERNAL", &external),
-    ] {
-        if !url.is_empty() {
-            address(reader, name, url);
-        }
-    }
+    check_address(reader, ACCESS.uaa, &uaa);
+    let uaa_url = without_path(&uaa).to_owned();
+    let capi_url = ACCESS.service(reader, "LOG_ACCESS_ADDR");
+    let external = ACCESS.service(reader, "LOG_ACCESS_ADDR_EXTERNAL");
     let verifies = |url: &str| !skip_verify && url.starts_with("https:");
     let check_uaa = verifies(&uaa_url);
     let check_capi = verifies(&capi_url) || verifies(&external);
-    let mut file = |name, required| PathBuf::from(needed(reader, name, required));
+    let mut text = |name, required| ACCESS.beside_uaa(reader, name, required);
     PlatformConfig {
-        uaa_ca: file("LOG_ADMIN_CA_PATH", check_uaa),
+        uaa_ca: text("LOG_ADMIN_CA_PATH", check_uaa).into(),
         capi_tls: TlsFiles {
-            ca: file("LOG_ACCESS_CA_PATH", check_capi),
-            cert: file("LOG_ACCESS_CERT_PATH", check_capi),
-            key: file("LOG_ACCESS_KEY_PATH", check_capi),
+            ca: text("LOG_ACCESS_CA_PATH", check_capi).into(),
+            cert: text("LOG_ACCESS_CERT_PATH", check_capi).into(),
+            key: text("LOG_ACCESS_KEY_PATH", check_capi).into(),
         },
-        uaa_client: needed(reader, "LOG_ADMIN_CLIENT_ID", true),
-        uaa_secret: Secret::new(needed(reader, "LOG_ADMIN_CLIENT_SECRET", true)),
-        capi_server_name: needed(reader, "LOG_ACCESS_COMMON_NAME", false),
+        uaa_client: text("LOG_ADMIN_CLIENT_ID", true),
+        uaa_secret: Secret::new(text("LOG_ADMIN_CLIENT_SECRET", true)),
+        capi_server_name: text("LOG_ACCESS_COMMON_NAME", false),
         uaa_url,
         capi_url,
         capi_external_url: Some(external),
@@ -338,21 +316,6 @@ fn without_path(url: &str) -> &str {
     let host = url.find("://").map_or(0, |at| at + 3);
     let end = url[host..].find(['/', '?', '#']);
     end.map_or(url, |end| &url[..host + end])
-}
-
-/// A text that may be required because UAA is used.
-fn needed(reader: &mut Reader<'_>, name: &str, required: bool) -> String {
-    let text: Option<String> = reader.optional(name);
-    if required && text.is_none() {
-        reader.conflict(format!("{name} is required with LOG_ADMIN_ADDR"));
-    }
-    text.unwrap_or_default()
-}
-
-fn address(reader: &mut Reader<'_>, name: &str, url: &str) {
-    if !is_base_address(url) {
-        reader.reject(name, "is not of the form https://host:port");
-    }
 }
 
 #[cfg(test)]

@@ -15,12 +15,12 @@ use thiserror::Error as ThisError;
 use tokio::sync::Semaphore;
 use tracing::info;
 
-use crate::access::{AccessControl, Open, Platform, PlatformError, TokenFile, TokenFileError};
+use crate::access::AccessError;
 use crate::accounts::Accounts;
 use crate::dopplers;
 use crate::upstream::Shared;
 use crate::websocket::PROGRAM;
-use crate::websocket::config::{Access, Config};
+use crate::websocket::config::Config;
 use crate::websocket::front::{Door, Front, Requests};
 use crate::websocket::metrics::{self, Sources};
 use crate::websocket::security_log::SecurityLog;
@@ -68,12 +68,9 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
-    /// The token file cannot be used.
+    /// Nobody can decide who may read.
     #[error(transparent)]
-    Tokens(#[from] TokenFileError),
-    /// UAA and the Cloud Controller cannot be asked.
-    #[error(transparent)]
-    Platform(#[from] PlatformError),
+    Access(#[from] AccessError),
     /// The admin port cannot be served.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -106,8 +103,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
     let listen_tls = listen_tls(&config, lifecycle)?;
     let tls = listen_tls.is_some();
     let security_log = security_log(&config, lifecycle)?;
-    let tokens = tokens(&config, lifecycle)?;
-    let platform = platform(&config, lifecycle)?;
+    let judge = config.access.start(config.reload_interval, lifecycle)?;
     let client_tls = ClientTls::mutual(&config.doppler_tls).map_err(Error::DopplerTls)?;
     lifecycle.spawn(
         "client certificates",
@@ -150,9 +146,9 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
                 connections,
                 listen_tls: listen_tls.clone(),
                 doppler_tls: client_tls,
-                tokens: tokens.clone(),
+                tokens: judge.tokens,
                 hub: Arc::clone(upstream.hub()),
-                platform: platform.clone(),
+                platform: judge.platform,
                 security_lines: security_log.as_ref().map(SecurityLog::counts),
             };
             metrics::observe(&metrics, sources);
@@ -163,13 +159,8 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<Running, Err
         }
     };
 
-    let access: Arc<dyn AccessControl> = match (tokens, platform) {
-        (Some(tokens), _) => tokens,
-        (None, Some(platform)) => platform,
-        (None, None) => Arc::new(Open),
-    };
     let front = Front {
-        access,
+        access: judge.access,
         upstream: Arc::new(upstream),
         accounts,
         requests,
@@ -228,24 +219,6 @@ fn security_log(config: &Config, lifecycle: &Lifecycle) -> Result<Option<Securit
         path: log.path.clone(),
         source,
     })
-}
-
-fn tokens(config: &Config, lifecycle: &Lifecycle) -> Result<Option<Arc<TokenFile>>, Error> {
-    let Access::TokenFile(path) = &config.access else {
-        return Ok(None);
-    };
-    let tokens = TokenFile::open(path)?;
-    let watch = Arc::clone(&tokens).watch(config.reload_interval, lifecycle.token());
-    lifecycle.spawn("token file", watch);
-    Ok(Some(tokens))
-}
-
-fn platform(config: &Config, lifecycle: &Lifecycle) -> Result<Option<Arc<Platform>>, Error> {
-    let Access::Platform(platform) = &config.access else {
-        return Ok(None);
-    };
-    let platform = Platform::start(platform, config.reload_interval, lifecycle)?;
-    Ok(Some(platform))
 }
 
 fn self_metrics(

@@ -8,24 +8,12 @@ use std::time::Duration;
 use loggregator_net::TlsFiles;
 use loggregator_service::config::{ByteSize, Env, Errors, Reader};
 
-use crate::access::platform::is_base_address;
 use crate::access::platform::settings::read as read_access;
-use crate::access::{PlatformConfig, Secret};
+use crate::access::{Access, Names, PlatformConfig, Secret, check_address};
 use crate::upstream::SharedLimits;
 use crate::websocket::relay::Timing;
 use crate::websocket::security_log::SecurityEventLog;
 use crate::websocket::settings::{PREFIX, SETTINGS};
-
-/// Who may read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Everybody, everything.
-    None,
-    /// Who has a token of this file, what the file says; see [`crate::access::TokenFile`].
-    TokenFile(PathBuf),
-    /// Whom UAA and the Cloud Controller allow; see [`crate::access::Platform`].
-    Platform(Box<PlatformConfig>),
-}
 
 /// Everything a traffic controller needs to know. See [`SETTINGS`] for what each does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +113,7 @@ impl Config {
                 key: reader.value("ROUTER_KEY_FILE"),
             },
             reload_interval: reader.value("TRAFFIC_CONTROLLER_TLS_RELOAD_INTERVAL"),
-            access: access(&mut reader),
+            access: ACCESS.read(&mut reader, platform),
             recheck_patience: reader.value("TRAFFIC_CONTROLLER_RECHECK_PATIENCE"),
             system_domain: reader.optional("TRAFFIC_CONTROLLER_SYSTEM_DOMAIN"),
             security_log: security_log(&mut reader),
@@ -227,69 +215,36 @@ fn security_log(reader: &mut Reader<'_>) -> Option<SecurityEventLog> {
     Some(SecurityEventLog { path, ip: ip? })
 }
 
-/// Off, or by a token file, or by UAA; neither of them, or both, is an error.
-fn access(reader: &mut Reader<'_>) -> Access {
-    const REQUIRED: &str = "TRAFFIC_CONTROLLER_TOKEN_FILE or TRAFFIC_CONTROLLER_UAA_HOST is required unless \
-                            TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL is true";
-    const BOTH: &str = "TRAFFIC_CONTROLLER_TOKEN_FILE and TRAFFIC_CONTROLLER_UAA_HOST exclude each other: both are set";
-    let disabled = reader.value("TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL");
-    let file = reader.optional("TRAFFIC_CONTROLLER_TOKEN_FILE");
-    let uaa: Option<String> = reader.optional("TRAFFIC_CONTROLLER_UAA_HOST");
-    match (file, uaa) {
-        _ if disabled => Access::None,
-        (Some(path), None) => Access::TokenFile(path),
-        (None, Some(uaa)) => Access::Platform(Box::new(platform(reader, uaa))),
-        (file, _) => {
-            reader.conflict(if file.is_some() { BOTH } else { REQUIRED });
-            Access::None
-        }
-    }
-}
+const ACCESS: Names = Names {
+    disable: "TRAFFIC_CONTROLLER_DISABLE_ACCESS_CONTROL",
+    token_file: "TRAFFIC_CONTROLLER_TOKEN_FILE",
+    uaa: "TRAFFIC_CONTROLLER_UAA_HOST",
+};
 
 fn platform(reader: &mut Reader<'_>, uaa_url: String) -> PlatformConfig {
     let (tokens, limits) = read_access(reader, PREFIX);
     let skip_verify: bool = reader.value("TRAFFIC_CONTROLLER_SKIP_CERT_VERIFY");
-    address(reader, "TRAFFIC_CONTROLLER_UAA_HOST", &uaa_url);
-    let capi_url = needed(reader, "TRAFFIC_CONTROLLER_API_HOST", true);
-    if !capi_url.is_empty() {
-        address(reader, "TRAFFIC_CONTROLLER_API_HOST", &capi_url);
-    }
+    check_address(reader, ACCESS.uaa, &uaa_url);
+    let capi_url = ACCESS.service(reader, "TRAFFIC_CONTROLLER_API_HOST");
     let verifies = |url: &str| !skip_verify && url.starts_with("https:");
     let (check_uaa, check_capi) = (verifies(&uaa_url), verifies(&capi_url));
-    let mut file = |name, required| PathBuf::from(needed(reader, name, required));
+    let mut text = |name, required| ACCESS.beside_uaa(reader, name, required);
     PlatformConfig {
-        uaa_ca: file("TRAFFIC_CONTROLLER_UAA_CA_CERT", check_uaa),
+        uaa_ca: text("TRAFFIC_CONTROLLER_UAA_CA_CERT", check_uaa).into(),
         capi_tls: TlsFiles {
-            ca: file("CC_CA_FILE", check_capi),
-            cert: file("CC_CERT_FILE", check_capi),
-            key: file("CC_KEY_FILE", check_capi),
+            ca: text("CC_CA_FILE", check_capi).into(),
+            cert: text("CC_CERT_FILE", check_capi).into(),
+            key: text("CC_KEY_FILE", check_capi).into(),
         },
+        uaa_secret: Secret::new(text("TRAFFIC_CONTROLLER_UAA_CLIENT_SECRET", true)),
+        capi_server_name: text("CC_SERVER_NAME", false),
         uaa_client: reader.value("TRAFFIC_CONTROLLER_UAA_CLIENT"),
-        uaa_secret: Secret::new(needed(reader, "TRAFFIC_CONTROLLER_UAA_CLIENT_SECRET", true)),
-        capi_server_name: needed(reader, "CC_SERVER_NAME", false),
         uaa_url,
         capi_url,
         capi_external_url: None,
         skip_verify,
         tokens,
         limits,
-    }
-}
-
-/// A text that may be required because UAA is used.
-fn needed(reader: &mut Reader<'_>, name: &str, required: bool) -> String {
-    let text: Option<String> = reader.optional(name);
-    if required && text.is_none() {
-        reader.conflict(format!(
-            "{name} is required with TRAFFIC_CONTROLLER_UAA_HOST"
-        ));
-    }
-    text.unwrap_or_default()
-}
-
-fn address(reader: &mut Reader<'_>, name: &str, url: &str) {
-    if !is_base_address(url) {
-        reader.reject(name, "is not of the form https://host:port");
     }
 }
 

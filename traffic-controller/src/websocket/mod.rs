@@ -20,7 +20,7 @@ mod subscribed;
 pub(crate) mod web;
 
 pub use app::{Error, Running, start};
-pub use config::{Access, Config};
+pub use config::Config;
 pub use relay::Timing;
 pub use security_log::SecurityEventLog;
 pub use settings::{PREFIX, SETTINGS};
