@@ -169,12 +169,7 @@ impl<'a> EnvelopeRef<'a> {
                 (kind, from) = (found, field.start);
             }
         }
-        (
-            kind,
-            Members {
-                fields: Fields::from(self.body, from),
-            },
-        )
+        (kind, Members::from(self.body, from))
     }
 
     fn members(&self, wanted: Kind) -> Option<Members<'a>> {
@@ -243,6 +238,15 @@ impl<'a> EnvelopeRef<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Members<'a> {
     fields: Fields<'a>,
+}
+
+impl<'a> Members<'a> {
+    /// Those of an envelope from offset `from` on.
+    pub(crate) fn from(body: &'a [u8], from: usize) -> Self {
+        Members {
+            fields: Fields::from(body, from),
+        }
+    }
 }
 
 impl<'a> Iterator for Members<'a> {
@@ -342,7 +346,7 @@ impl<'a> EventRef<'a> {
     }
 }
 
-fn bytes(field: Field<'_>) -> Option<&[u8]> {
+pub(crate) fn bytes(field: Field<'_>) -> Option<&[u8]> {
     match field.value {
         Value::Bytes(bytes) => Some(bytes),
         _ => None,
@@ -357,7 +361,7 @@ fn varint(field: Field<'_>) -> Option<u64> {
 }
 
 /// Strings that the scan saw are UTF-8.
-fn text(bytes: &[u8]) -> &str {
+pub(crate) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
 

@@ -68,6 +68,23 @@ proptest! {
     }
 
     #[test]
+    fn an_outline_says_what_the_view_says(
+        body in prop_oneof![any_envelope(), proptest::collection::vec(any::<u8>(), 0..120)],
+    ) {
+        let view = EnvelopeRef::new(&body);
+        let mut tags = Vec::new();
+        let outline = view.outline(|name, value| tags.push((name, value)));
+        prop_assert_eq!(outline.timestamp, view.timestamp());
+        prop_assert_eq!(outline.source_id, view.source_id());
+        prop_assert_eq!(outline.instance_id, view.instance_id());
+        prop_assert_eq!(outline.kind, view.kind());
+        prop_assert_eq!(outline.log(), view.log());
+        let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
+        let tags: Vec<_> = tags.into_iter().map(|(name, value)| (text(name), text(value))).collect();
+        prop_assert_eq!(tags, view.tags().collect::<Vec<_>>());
+    }
+
+    #[test]
     fn views_of_any_bytes_do_no_harm(body in proptest::collection::vec(any::<u8>(), 0..120)) {
         let view = EnvelopeRef::new(&body);
         let _ = (view.timestamp(), view.source_id(), view.instance_id(), view.kind(), view.log(), view.counter());

@@ -114,7 +114,7 @@ fn names(fields: &mut Fields, subject: &Subject<'_>) {
         ("cf_org_name", "organization_name"),
     ] {
         if let Some(value) = subject.tags.get(tag).filter(|value| !value.is_empty()) {
-            fields.insert(key, value.into());
+            fields.insert(key, String::from_utf8_lossy(value).into());
         }
     }
 }

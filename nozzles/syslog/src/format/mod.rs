@@ -7,6 +7,7 @@ mod rfc5424;
 mod tags;
 mod text;
 
+use loggregator_envelope::Outline;
 use loggregator_nozzle::{Batch, Event, Outcome};
 use serde::Deserialize;
 
@@ -51,7 +52,19 @@ pub(crate) struct Scratch {
 /// An event with what most formats ask of it.
 pub(crate) struct Subject<'a> {
     pub event: &'a Event,
+    pub outline: Outline<'a>,
     pub tags: Tags<'a>,
+}
+
+impl<'a> Subject<'a> {
+    fn new(event: &'a Event) -> Subject<'a> {
+        let (tags, outline) = Tags::of(event);
+        Subject {
+            event,
+            outline,
+            tags,
+        }
+    }
 }
 
 impl Formatter {
@@ -66,10 +79,7 @@ impl Formatter {
     /// Appends the event's messages, of which there may be none. An event that is refused leaves nothing behind.
     pub fn write(&mut self, event: &Event, page: &mut Page) -> Result<(), Refusal> {
         let mark = page.mark();
-        let subject = Subject {
-            event,
-            tags: Tags::of(event),
-        };
+        let subject = Subject::new(event);
         let (policy, scratch) = (&self.policy, &mut self.scratch);
         let written = match self.format {
             Format::Rfc5424 => rfc5424::write(policy, scratch, &subject, page),

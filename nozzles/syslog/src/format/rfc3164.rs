@@ -28,7 +28,7 @@ pub(super) fn write(
     head(policy, &mut scratch.head, subject);
     let (head, data) = (&scratch.head, &mut scratch.data);
     data.clear();
-    if let Some(log) = envelope.log() {
+    if let Some(log) = subject.outline.log() {
         let text = policy.text(log.payload)?;
         return message(policy, head, &text, page);
     }
@@ -69,12 +69,12 @@ pub(super) fn write(
 }
 
 fn head(policy: &Policy, out: &mut Vec<u8>, subject: &Subject<'_>) {
-    let envelope = subject.event.envelope();
-    let log = envelope.kind() == Kind::Log;
+    let outline = &subject.outline;
+    let log = outline.kind == Kind::Log;
     out.clear();
-    let err = envelope.log().is_some_and(|log| log.err);
+    let err = outline.log().is_some_and(|log| log.err);
     out.extend_from_slice(if err { b"<11>" } else { b"<14>" });
-    text::rfc3164(out, envelope.timestamp());
+    text::rfc3164(out, outline.timestamp);
     out.push(b' ');
     let from = out.len();
     hostname(policy, out, subject);
@@ -87,11 +87,11 @@ fn head(policy: &Policy, out: &mut Vec<u8>, subject: &Subject<'_>) {
     let from = out.len();
     let app = subject.tags.text("app_name");
     let name = if app.is_empty() {
-        envelope.source_id()
+        outline.source_id.as_bytes()
     } else {
         app
     };
-    out.extend_from_slice(cut(name.as_bytes(), TAG));
+    out.extend_from_slice(cut(name, TAG));
     if name.is_empty() {
         out.push(b'-');
     }
@@ -99,7 +99,7 @@ fn head(policy: &Policy, out: &mut Vec<u8>, subject: &Subject<'_>) {
         byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
     });
 
-    let (kind, instance) = (subject.tags.text("source_type"), envelope.instance_id());
+    let (kind, instance) = (subject.tags.text("source_type"), outline.instance_id);
     let from = out.len();
     out.push(b'[');
     if log {

@@ -38,11 +38,10 @@ pub(super) fn write(
     page: &mut Page,
 ) -> Result<(), Refusal> {
     let envelope = subject.event.envelope();
-    let kind = envelope.kind();
-    if kind == Kind::None {
+    if subject.outline.kind == Kind::None {
         return Ok(());
     }
-    let log = envelope.log();
+    let log = subject.outline.log();
     head(policy, scratch, subject, log.as_ref())?;
     scratch.data.clear();
     if !policy.omit_metadata {
@@ -69,18 +68,20 @@ pub(super) fn write(
         page.end();
         Ok(())
     };
-    let text = |out: &mut Vec<u8>, name: &str, value: &str| param(policy, out, name, value);
+    let text = |out: &mut Vec<u8>, name: &str, value: &str| {
+        param(policy, out, name.as_bytes(), value.as_bytes());
+    };
     if let Some(counter) = envelope.counter() {
         element("counter", &|out| {
             text(out, "name", counter.name);
-            raw_param(out, "total", |out| integer(out, counter.total));
-            raw_param(out, "delta", |out| integer(out, counter.delta));
+            raw_param(out, b"total", |out| integer(out, counter.total));
+            raw_param(out, b"delta", |out| integer(out, counter.delta));
         })?;
     } else if let Some(timer) = envelope.timer() {
         element("timer", &|out| {
             text(out, "name", timer.name);
-            raw_param(out, "start", |out| integer(out, timer.start));
-            raw_param(out, "stop", |out| integer(out, timer.stop));
+            raw_param(out, b"start", |out| integer(out, timer.start));
+            raw_param(out, b"stop", |out| integer(out, timer.stop));
         })?;
     } else if let Some(event) = envelope.event() {
         element("event", &|out| {
@@ -91,7 +92,7 @@ pub(super) fn write(
         for metric in metrics(envelope.gauge()) {
             element("gauge", &|out| {
                 text(out, "name", metric.name);
-                raw_param(out, "value", |out| number(out, metric.value));
+                raw_param(out, b"value", |out| number(out, metric.value));
                 text(out, "unit", metric.unit);
             })?;
         }
@@ -122,7 +123,7 @@ fn head(
     subject: &Subject<'_>,
     log: Option<&LogRef<'_>>,
 ) -> Result<(), Refusal> {
-    let envelope = subject.event.envelope();
+    let outline = &subject.outline;
     let out = &mut scratch.head;
     out.clear();
     let priority: &[u8] = match log.map_or(0, |log| log.type_number) {
@@ -131,7 +132,7 @@ fn head(
         _ => b"<-1>1 ",
     };
     out.extend_from_slice(priority);
-    scratch.clock.rfc3339(out, envelope.timestamp());
+    scratch.clock.rfc3339(out, outline.timestamp);
     out.push(b' ');
 
     let from = out.len();
@@ -146,7 +147,7 @@ fn head(
     )?;
 
     let from = out.len();
-    out.extend_from_slice(envelope.source_id().as_bytes());
+    out.extend_from_slice(outline.source_id.as_bytes());
     field(
         policy,
         out,
@@ -157,7 +158,7 @@ fn head(
     )?;
 
     let from = out.len();
-    let instance = envelope.instance_id();
+    let instance = outline.instance_id;
     out.push(b'[');
     let mut room = instance.len();
     if log.is_some() {
@@ -206,7 +207,9 @@ fn field(
     what: &str,
 ) -> Result<(), Refusal> {
     out.truncate(out.len().min(from + max));
-    if !out[from..].iter().all(u8::is_ascii_graphic) {
+    // To the end also when a byte was wrong: several bytes at a time.
+    let graphic = |all, byte: &u8| all & byte.is_ascii_graphic();
+    if !out[from..].iter().fold(true, graphic) {
         match policy.invalid_name {
             InvalidName::DeadLetter => {
                 let value = String::from_utf8_lossy(&out[from..]).into_owned();
@@ -240,13 +243,15 @@ fn is_name(byte: u8) -> bool {
 fn tags(policy: &Policy, out: &mut Vec<u8>, subject: &Subject<'_>) -> Result<(), Refusal> {
     let from = out.len();
     for (name, value) in subject.tags.iter() {
-        let valid =
-            !name.is_empty() && name.len() <= policy.max_tag_name && name.bytes().all(is_name);
+        let valid = !name.is_empty()
+            && name.len() <= policy.max_tag_name
+            && name.iter().copied().all(is_name);
         if !valid && policy.invalid_name != InvalidName::Replace {
             if policy.invalid_name == InvalidName::Omit {
                 continue;
             }
-            return Err(Policy::invalid("invalid_tag", "the tag", name));
+            let name = String::from_utf8_lossy(name);
+            return Err(Policy::invalid("invalid_tag", "the tag", &name));
         }
         if out.len() == from {
             out.extend_from_slice(b"[tags@47450");
@@ -265,17 +270,17 @@ fn tags(policy: &Policy, out: &mut Vec<u8>, subject: &Subject<'_>) -> Result<(),
 }
 
 /// A name that is to be made fit is cut too; an empty one has a name all the same.
-fn cut_name<'a>(policy: &Policy, name: &'a str) -> &'a str {
-    match std::str::from_utf8(cut(name.as_bytes(), policy.max_tag_name)) {
-        Ok("") | Err(_) => "_",
-        Ok(name) => name,
+fn cut_name<'a>(policy: &Policy, name: &'a [u8]) -> &'a [u8] {
+    match cut(name, policy.max_tag_name) {
+        [] => b"_",
+        name => name,
     }
 }
 
 /// ` NAME="VALUE"`, with a backslash before `"`, `\` and `]` (RFC 5424 §6.3.3).
-fn param(policy: &Policy, out: &mut Vec<u8>, name: &str, value: &str) {
+fn param(policy: &Policy, out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     raw_param(out, name, |out| {
-        let mut rest = value.as_bytes();
+        let mut rest = value;
         while let Some(at) = memchr::memchr3(b'"', b'\\', b']', rest) {
             plain(policy, out, &rest[..at]);
             out.extend_from_slice(&[b'\\', rest[at]]);
@@ -292,9 +297,9 @@ fn plain(policy: &Policy, out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-fn raw_param(out: &mut Vec<u8>, name: &str, value: impl FnOnce(&mut Vec<u8>)) {
+fn raw_param(out: &mut Vec<u8>, name: &[u8], value: impl FnOnce(&mut Vec<u8>)) {
     out.push(b' ');
-    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(name);
     out.extend_from_slice(b"=\"");
     value(out);
     out.push(b'"');
@@ -343,8 +348,8 @@ fn log_message(
             for (at, part) in parts.iter().enumerate() {
                 number.clear();
                 number.extend_from_slice(b"[part@47450");
-                raw_param(&mut number, "n", |out| integer(out, at + 1));
-                raw_param(&mut number, "of", |out| integer(out, parts.len()));
+                raw_param(&mut number, b"n", |out| integer(out, at + 1));
+                raw_param(&mut number, b"of", |out| integer(out, parts.len()));
                 number.push(b']');
                 message(&[&number, &scratch.data], part)?;
             }

@@ -1,17 +1,25 @@
 //! The tags of an event, as they are written.
 
+use loggregator_envelope::Outline;
 use loggregator_nozzle::Event;
 use smallvec::SmallVec;
+
+/// A tag's name and value; UTF-8, as every accepted envelope's are.
+type Tag<'a> = (&'a [u8], &'a [u8]);
 
 /// Tags sorted by name, each name once. With enrichment the names that the Cloud Controller knows stand in place of those
 /// of the envelope, under the names that the platform itself gives them.
 pub(crate) struct Tags<'a> {
-    sorted: SmallVec<[(&'a str, &'a str); 24]>,
+    sorted: SmallVec<[Tag<'a>; 24]>,
 }
 
 impl<'a> Tags<'a> {
-    pub fn of(event: &'a Event) -> Tags<'a> {
-        let mut sorted: SmallVec<[(&str, &str); 24]> = event.envelope().tags().collect();
+    /// Of one walk through the event: its tags, and what else it says.
+    pub fn of(event: &'a Event) -> (Tags<'a>, Outline<'a>) {
+        let mut sorted: SmallVec<[Tag<'_>; 24]> = SmallVec::new();
+        let outline = event
+            .envelope()
+            .outline(|name, value| sorted.push((name, value)));
         if let Some(names) = event.names() {
             let known = [
                 ("app_name", &names.app),
@@ -21,7 +29,7 @@ impl<'a> Tags<'a> {
                 ("organization_name", &names.org),
             ];
             let known = known.into_iter().filter(|(_, value)| !value.is_empty());
-            sorted.extend(known.map(|(name, value)| (name, value.as_str())));
+            sorted.extend(known.map(|(name, value)| (name.as_bytes(), value.as_bytes())));
         }
         // Stable: of a name that occurs twice the last one counts. Most envelopes come sorted.
         if !sorted.is_sorted_by(|one, next| one.0 < next.0) {
@@ -37,23 +45,22 @@ impl<'a> Tags<'a> {
             }
             sorted.truncate(kept);
         }
-        Tags { sorted }
+        (Tags { sorted }, outline)
     }
 
-    pub fn get(&self, name: &str) -> Option<&'a str> {
-        let at = self
-            .sorted
-            .binary_search_by(|(tag, _)| (*tag).cmp(name))
-            .ok()?;
-        Some(self.sorted[at].1)
+    pub fn get(&self, name: &str) -> Option<&'a [u8]> {
+        // Lengths tell most names apart without a look at them.
+        let name = name.as_bytes();
+        let found = self.sorted.iter().find(|(tag, _)| *tag == name);
+        found.map(|(_, value)| *value)
     }
 
     /// The value, or nothing.
-    pub fn text(&self, name: &str) -> &'a str {
+    pub fn text(&self, name: &str) -> &'a [u8] {
         self.get(name).unwrap_or_default()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+    pub fn iter(&self) -> impl Iterator<Item = Tag<'a>> {
         self.sorted.iter().copied()
     }
 }
@@ -78,7 +85,12 @@ mod tests {
             body.extend_from_slice(value.as_bytes());
         }
         let event = event_of(body);
-        let all: Vec<_> = Tags::of(&event).iter().collect();
+        let tags = Tags::of(&event).0;
+        let text = |bytes| std::str::from_utf8(bytes).unwrap();
+        let all: Vec<_> = tags
+            .iter()
+            .map(|(name, value)| (text(name), text(value)))
+            .collect();
         assert_eq!(all, [("a", "2"), ("app_name", "old"), ("b", "3")]);
 
         let names = Names {
@@ -86,10 +98,10 @@ mod tests {
             org: "acme".to_owned(),
             ..Names::default()
         };
-        let event = event.with_names(Some(Arc::new(names)));
-        let tags = Tags::of(&event);
-        assert_eq!(tags.get("app_name"), Some("new"));
-        assert_eq!(tags.get("organization_name"), Some("acme"));
+        let event = event.clone().with_names(Some(Arc::new(names)));
+        let tags = Tags::of(&event).0;
+        assert_eq!(tags.get("app_name"), Some(&b"new"[..]));
+        assert_eq!(tags.get("organization_name"), Some(&b"acme"[..]));
         assert_eq!(tags.get("space_name"), None);
     }
 }

@@ -133,10 +133,10 @@ fn is_space(byte: u8) -> bool {
 
 /// Writes `text` so that runs of white space become a dash and only bytes that `keep` remain, without dashes at the end,
 /// at most `max` bytes.
-fn squeeze(out: &mut Vec<u8>, text: &str, max: usize, keep: impl Fn(u8) -> Option<u8>) {
+fn squeeze(out: &mut Vec<u8>, text: &[u8], max: usize, keep: impl Fn(u8) -> Option<u8>) {
     let from = out.len();
     let mut in_space = false;
-    for byte in text.bytes() {
+    for byte in text.iter().copied() {
         let space = is_space(byte);
         if space && !in_space {
             out.push(b'-');
@@ -152,14 +152,14 @@ fn squeeze(out: &mut Vec<u8>, text: &str, max: usize, keep: impl Fn(u8) -> Optio
 }
 
 /// A name as a part of a host name: letters, digits, dashes, at most 63 (RFC 1034 §3.1).
-pub(crate) fn host_label(out: &mut Vec<u8>, name: &str) {
+pub(crate) fn host_label(out: &mut Vec<u8>, name: &[u8]) {
     squeeze(out, name, 63, |byte| {
         (byte == b'-' || byte.is_ascii_alphanumeric()).then_some(byte)
     });
 }
 
 /// A source type as a part of PROCID: printable ASCII, upper case.
-pub(crate) fn source_type(out: &mut Vec<u8>, name: &str, max: usize) {
+pub(crate) fn source_type(out: &mut Vec<u8>, name: &[u8], max: usize) {
     squeeze(out, name, max, |byte| {
         byte.is_ascii_graphic().then(|| byte.to_ascii_uppercase())
     });
@@ -209,12 +209,12 @@ mod tests {
 
     #[test]
     fn names_are_made_fit() {
-        let label = |name: &str| text(|out| host_label(out, name));
+        let label = |name: &str| text(|out| host_label(out, name.as_bytes()));
         assert_eq!(label("my_org.inc"), "myorginc");
         assert_eq!(label("pre \t prod-- "), "pre-prod");
         assert_eq!(label(&"o".repeat(100)), "o".repeat(63));
         assert_eq!(label("é"), "");
-        let kind = |name: &str| text(|out| source_type(out, name, 5));
+        let kind = |name: &str| text(|out| source_type(out, name.as_bytes(), 5));
         assert_eq!(kind("app/task"), "APP/T");
     }
 
