@@ -71,7 +71,11 @@ impl Https {
     /// All messages in one body.
     async fn post_all(&self, batch: &Batch) -> Delivery {
         let mut page = Page::new(Prefix::None);
-        let outcomes = self.formatter.lock().write_all(batch, &mut page);
+        let written = self.formatter.lock().write_all(batch, &mut page);
+        let outcomes = match written {
+            Ok(outcomes) => outcomes,
+            Err(why) => return Delivery::TooLarge(why),
+        };
         let delivered = outcomes.map_or(Delivery::All, Delivery::Each);
         let messages = page.ends.len();
         if messages == 0 {

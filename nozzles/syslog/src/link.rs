@@ -43,6 +43,8 @@ impl Job {
 #[derive(Debug)]
 pub(crate) enum Command {
     Send(Job),
+    /// The batch that begins with this event is not sent now; nothing newer may overtake it.
+    NotSent(u64),
     /// Say goodbye; everything is confirmed.
     Close(oneshot::Sender<()>),
 }
@@ -100,6 +102,7 @@ impl Link {
                 command = self.commands.recv(), if !self.retiring() => match command {
                     None => return,
                     Some(Command::Send(job)) => self.send(job).await,
+                    Some(Command::NotSent(first)) => self.gate.failed(first),
                     Some(Command::Close(done)) => {
                         self.say_goodbye().await;
                         // Whoever asked may be gone.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use loggregator_nozzle::{Batch, Context, Delivery, Destination, Reason};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::config::Settings;
 use crate::counts::Counts;
@@ -18,9 +18,14 @@ const COMMANDS: usize = 256;
 /// Pages that are kept to be used again.
 const PAGES: usize = 16;
 
+/// Bytes of all pages that are with the link. A page waits until there is room for it, and no other is written meanwhile.
+const UNDER_WAY: usize = 64 << 20;
+
 pub(crate) struct Stream {
     prefix: Prefix,
-    formatter: Mutex<Formatter>,
+    /// Batches have it one after the other, until they are with the link: that keeps their order.
+    formatter: tokio::sync::Mutex<Formatter>,
+    room: Semaphore,
     pages: Mutex<Vec<Page>>,
     link: mpsc::Sender<Command>,
 }
@@ -36,7 +41,8 @@ impl Stream {
         context.lifecycle.spawn(name, task.run(cut));
         Stream {
             prefix: settings.prefix,
-            formatter: Mutex::new(Formatter::new(settings.format, settings.policy.clone())),
+            formatter: Formatter::new(settings.format, settings.policy.clone()).into(),
+            room: Semaphore::new(UNDER_WAY),
             pages: Mutex::default(),
             link,
         }
@@ -56,6 +62,22 @@ impl Stream {
     }
 }
 
+/// A batch that is not with the link yet. If it does not get there, newer ones must not overtake it.
+struct Unsent<'a> {
+    link: &'a mpsc::Sender<Command>,
+    first: u64,
+    sent: bool,
+}
+
+impl Drop for Unsent<'_> {
+    fn drop(&mut self) {
+        if !self.sent {
+            // There is room: no batch has more than one command waiting. Without a link there is no order to keep.
+            self.link.try_send(Command::NotSent(self.first)).ok();
+        }
+    }
+}
+
 /// The link has ended, and with it the process's time.
 fn stopping() -> Delivery {
     Delivery::Retry {
@@ -66,14 +88,32 @@ fn stopping() -> Delivery {
 
 impl Destination for Stream {
     async fn deliver(&self, batch: &Batch) -> Delivery {
-        let mut page = self.page();
-        let outcomes = self.formatter.lock().write_all(batch, &mut page);
-        let delivered = || outcomes.map_or(Delivery::All, Delivery::Each);
         let first = batch.events().first().map_or(0, |event| event.seq);
+        let mut unsent = Unsent {
+            link: &self.link,
+            first,
+            sent: false,
+        };
+        let mut formatter = self.formatter.lock().await;
+        let mut page = self.page();
+        let outcomes = match formatter.write_all(batch, &mut page) {
+            Ok(outcomes) => outcomes,
+            Err(why) => {
+                self.put_back(page);
+                return Delivery::TooLarge(why);
+            }
+        };
+        let delivered = || outcomes.map_or(Delivery::All, Delivery::Each);
         if page.ends.is_empty() {
+            unsent.sent = true;
             self.put_back(page);
             return delivered();
         }
+        let size = u32::try_from(page.bytes.len().min(UNDER_WAY)).unwrap_or(u32::MAX);
+        // Held until the page is back.
+        let Ok(_room) = self.room.acquire_many(size).await else {
+            return stopping();
+        };
         let (done, confirmed) = oneshot::channel();
         let job = Job {
             first,
@@ -84,6 +124,8 @@ impl Destination for Stream {
         if self.link.send(Command::Send(job)).await.is_err() {
             return stopping();
         }
+        unsent.sent = true;
+        drop(formatter);
         let Ok((outcome, page)) = confirmed.await else {
             return stopping();
         };

@@ -1,6 +1,6 @@
 //! Delivery over TCP and TLS, against receivers that behave and receivers that do not.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod common;
 
@@ -22,6 +22,12 @@ async fn listener() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     (listener, addr)
+}
+
+/// The next connection.
+async fn accepted(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    let accepted = tokio::time::timeout(LONG, listener.accept()).await;
+    accepted.expect("a connection").unwrap()
 }
 
 /// The texts of the next messages of a stream, at least `count`.
@@ -86,7 +92,7 @@ async fn batches_arrive_in_order_and_are_confirmed() {
     let running = start(&section(addr, "")).await;
     let one = deliver(&running, batch(0..3)).await;
     let two = deliver(&running, batch(3..5)).await;
-    let (mut receiver, _) = listener.accept().await.unwrap();
+    let (mut receiver, _) = accepted(&listener).await;
     assert_eq!(texts(&mut receiver, 5).await, ["0", "1", "2", "3", "4"]);
     assert_eq!(finished(one).await, Delivery::All);
     assert_eq!(finished(two).await, Delivery::All);
@@ -97,6 +103,100 @@ async fn batches_arrive_in_order_and_are_confirmed() {
     assert_eq!(ended.unwrap(), 0, "nothing but the end");
 }
 
+/// An event of so many messages of 30,000 bytes and more.
+fn gauge(seq: u64, values: usize) -> Event {
+    use loggregator_proto::v2::{Envelope, Gauge, GaugeValue, envelope::Message};
+    let metric = |at: usize| (format!("{seq}-{at}"), GaugeValue::default());
+    common::envelope(
+        seq,
+        Envelope {
+            source_id: "app".to_owned(),
+            tags: [("large".to_owned(), "x".repeat(30_000))].into(),
+            message: Some(Message::Gauge(Gauge {
+                metrics: (0..values).map(metric).collect(),
+            })),
+            ..Envelope::default()
+        },
+    )
+}
+
+/// The first events of the messages of a stream, each once, until there are so many messages.
+async fn gauges(stream: &mut (impl AsyncRead + Unpin), messages: usize) -> Vec<u64> {
+    let (mut seen, mut first) = (0, Vec::new());
+    let mut bytes = Vec::new();
+    while seen < messages {
+        let read = tokio::time::timeout(LONG, stream.read_buf(&mut bytes)).await;
+        assert!(read.unwrap().unwrap() > 0, "the stream ended");
+        let (found, rest) = unframe(&bytes).unwrap();
+        for message in &found {
+            let text = String::from_utf8_lossy(&message[..100.min(message.len())]);
+            let name = text.split("name=\"").nth(1).unwrap();
+            let seq = name.split('-').next().unwrap().parse().unwrap();
+            if first.last() != Some(&seq) {
+                first.push(seq);
+            }
+        }
+        seen += found.len();
+        bytes = rest.to_vec();
+    }
+    first
+}
+
+#[tokio::test]
+async fn a_batch_that_would_become_too_many_messages_is_sent_in_parts_and_is_not_overtaken() {
+    let (listener, addr) = listener().await;
+    let running = start(&section(addr, "")).await;
+    let large: Vec<Event> = (0..4).map(|seq| gauge(seq, 300)).collect();
+    let refused = finished(deliver(&running, Batch::new(large.clone(), 0)).await).await;
+    let Delivery::TooLarge(why) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(why.code, "page_full");
+    // What the framework sent just before it heard of that.
+    let newer = Batch::new(vec![gauge(4, 1)], 0);
+    let overtaken = finished(deliver(&running, newer.clone()).await).await;
+    let Delivery::Retry { why, .. } = overtaken else {
+        panic!("{overtaken:?}")
+    };
+    assert_eq!(why.code, "after_a_failure");
+
+    let mut tasks = Vec::new();
+    for half in large.chunks(2) {
+        tasks.push(deliver(&running, Batch::new(half.to_vec(), 0)).await);
+    }
+    tasks.push(deliver(&running, newer).await);
+    let (mut receiver, _) = accepted(&listener).await;
+    assert_eq!(gauges(&mut receiver, 1201).await, [0, 1, 2, 3, 4]);
+    for task in tasks {
+        assert_eq!(finished(task).await, Delivery::All);
+    }
+}
+
+#[tokio::test]
+async fn messages_under_way_are_bounded_and_who_gives_up_waiting_is_not_overtaken() {
+    let (listener, addr) = listener().await;
+    let running = start(&section(addr, "")).await;
+    // 15 MB each: four have room while the receiver does not read.
+    let mut tasks = Vec::new();
+    for seq in 0..6 {
+        tasks.push(deliver(&running, Batch::new(vec![gauge(seq, 500)], 0)).await);
+    }
+    let newest = tasks.pop().unwrap();
+    let waiting = tasks.pop().unwrap();
+    waiting.abort();
+    assert!(waiting.await.unwrap_err().is_cancelled());
+
+    let (mut receiver, _) = accepted(&listener).await;
+    assert_eq!(gauges(&mut receiver, 2000).await, [0, 1, 2, 3]);
+    for task in tasks {
+        assert_eq!(finished(task).await, Delivery::All);
+    }
+    let Delivery::Retry { why, .. } = finished(newest).await else {
+        panic!("overtaken")
+    };
+    assert_eq!(why.code, "after_a_failure");
+}
+
 #[tokio::test]
 async fn what_a_dying_receiver_had_not_kept_long_enough_goes_again_in_order() {
     let (listener, addr) = listener().await;
@@ -104,7 +204,7 @@ async fn what_a_dying_receiver_had_not_kept_long_enough_goes_again_in_order() {
     let running = start(&format!("url = \"syslog://{addr}\"\nsettle = \"1h\"")).await;
     let first = deliver(&running, batch(0..2)).await;
     let second = deliver(&running, batch(2..4)).await;
-    let (mut receiver, _) = listener.accept().await.unwrap();
+    let (mut receiver, _) = accepted(&listener).await;
     assert_eq!(texts(&mut receiver, 4).await, ["0", "1", "2", "3"]);
     drop(receiver);
 
@@ -124,7 +224,7 @@ async fn what_a_dying_receiver_had_not_kept_long_enough_goes_again_in_order() {
     for seqs in [0..2, 2..4, 4..6] {
         open.push(deliver(&running, batch(seqs)).await);
     }
-    let (mut receiver, _) = listener.accept().await.unwrap();
+    let (mut receiver, _) = accepted(&listener).await;
     assert_eq!(
         texts(&mut receiver, 6).await,
         ["0", "1", "2", "3", "4", "5"]
@@ -146,14 +246,14 @@ async fn what_was_not_acknowledged_is_not_confirmed() {
     let (listener, addr) = listener().await;
     let running = start(&section(
         addr,
-        "write_timeout = \"20s\"\nmax_message = \"8MiB\"",
+        "write_timeout = \"20s\"\nmax_message = \"16MiB\"",
     ))
     .await;
     // More than the buffers of both sides hold, so that the receiver's system cannot take it all.
-    let big = "x".repeat(7 << 20);
-    let events: Vec<Event> = (0..4).map(|seq| log(seq, "app", &big)).collect();
+    let big = "x".repeat(15 << 20);
+    let events: Vec<Event> = (0..2).map(|seq| log(seq, "app", &big)).collect();
     let big = deliver(&running, Batch::new(events, 0)).await;
-    let (mut receiver, _) = listener.accept().await.unwrap();
+    let (mut receiver, _) = accepted(&listener).await;
     receiver.read_u8().await.unwrap();
     assert!(!big.is_finished());
     drop(receiver);
@@ -196,7 +296,7 @@ async fn a_poisoned_event_does_not_hold_up_its_neighbours() {
         log(5, "app", "after"),
     ];
     let task = deliver(&running, Batch::new(events, 0)).await;
-    let (mut receiver, _) = listener.accept().await.unwrap();
+    let (mut receiver, _) = accepted(&listener).await;
     assert_eq!(texts(&mut receiver, 2).await, ["before", "after"]);
     let rejected = |code: &'static str, detail: &str| Outcome::Rejected(Reason::new(code, detail));
     let expected = vec![
@@ -226,7 +326,7 @@ async fn of_several_endpoints_the_first_that_can_be_reached_is_used() {
     let urls = format!("urls = [\"syslog://{gone}\", \"syslog://{addr}\"]\nsettle = \"10ms\"");
     let running = start(&urls).await;
     let task = deliver(&running, batch(0..1)).await;
-    let (mut receiver, _) = listener.accept().await.unwrap();
+    let (mut receiver, _) = accepted(&listener).await;
     assert_eq!(texts(&mut receiver, 1).await, ["0"]);
     assert_eq!(finished(task).await, Delivery::All);
 
@@ -257,7 +357,7 @@ async fn round_robin_takes_turns_and_old_connections_are_replaced() {
     for (seq, listener) in [&one, &two, &one].into_iter().enumerate() {
         let seq = seq as u64;
         let task = deliver(&running, batch(seq..seq + 1)).await;
-        let (mut receiver, _) = listener.accept().await.unwrap();
+        let (mut receiver, _) = accepted(listener).await;
         let mut all = Vec::new();
         // Its end comes without a break: what was sent is complete.
         tokio::time::timeout(LONG, receiver.read_to_end(&mut all))
@@ -291,7 +391,7 @@ async fn over_tls_with_a_client_certificate() {
 
     let running = start(&section(&format!("{identity}server_name = \"doppler\""))).await;
     let task = deliver(&running, batch(0..2)).await;
-    let (stream, _) = listener.accept().await.unwrap();
+    let (stream, _) = accepted(&listener).await;
     let mut receiver = secured(stream, &tls).await;
     assert_eq!(texts(&mut receiver, 2).await, ["0", "1"]);
     assert_eq!(finished(task).await, Delivery::All);
@@ -301,7 +401,7 @@ async fn over_tls_with_a_client_certificate() {
 
     let running = start(&section(&format!("{identity}server_name = \"metron\""))).await;
     let task = deliver(&running, batch(0..2)).await;
-    let (stream, _) = listener.accept().await.unwrap();
+    let (stream, _) = accepted(&listener).await;
     assert!(tls_accept(stream, &tls, LONG).await.is_err());
     let Delivery::Retry { why, .. } = finished(task).await else {
         panic!("the wrong name was taken")

@@ -8,7 +8,7 @@ mod tags;
 mod text;
 
 use loggregator_envelope::Outline;
-use loggregator_nozzle::{Batch, Event, Outcome};
+use loggregator_nozzle::{Batch, Event, Outcome, Reason};
 use serde::Deserialize;
 
 pub use policy::{InvalidName, InvalidUtf8, LineBreaks, Oversize};
@@ -32,6 +32,10 @@ pub enum Format {
     /// The same behind a header of RFC 3164 and the mark `@cee:`.
     FirehoseToSyslogCee,
 }
+
+/// No further event is written into a page that is longer. A gauge becomes a message for each value, each with all tags, so that
+/// a batch of 1 MiB could otherwise become gigabytes.
+pub(crate) const MAX_PAGE: usize = 16 << 20;
 
 /// Writes events into pages. It holds what is used again from event to event.
 #[derive(Debug)]
@@ -95,15 +99,26 @@ impl Formatter {
 
     /// Appends the messages of all events. The outcomes are those that hold once the page is delivered: `None` when every
     /// event is in the page.
-    pub fn write_all(&mut self, batch: &Batch, page: &mut Page) -> Option<Vec<Outcome>> {
+    ///
+    /// # Errors
+    /// When the events before the last one come to more than [`MAX_PAGE`]: they cannot all be in one page.
+    pub fn write_all(
+        &mut self,
+        batch: &Batch,
+        page: &mut Page,
+    ) -> Result<Option<Vec<Outcome>>, Reason> {
         let mut outcomes: Option<Vec<Outcome>> = None;
         for (at, event) in batch.events().iter().enumerate() {
+            if page.bytes.len() > MAX_PAGE {
+                let detail = format!("{} events come to more than {MAX_PAGE} bytes", batch.len());
+                return Err(Reason::new("page_full", detail));
+            }
             if let Err(refusal) = self.write(event, page) {
                 let all = outcomes.get_or_insert_with(|| vec![Outcome::Delivered; batch.len()]);
                 all[at] = refusal.into();
             }
         }
-        outcomes
+        Ok(outcomes)
     }
 }
 
@@ -198,6 +213,24 @@ mod tests {
         }
         refused(Format::Rfc5424, 65_536, &log(&tag, 4 * MIB));
         refused(Format::Rfc3164, 480, &log(&tag, 17 * MIB));
+    }
+
+    #[test]
+    fn a_page_does_not_grow_without_bound() {
+        let tag = "x".repeat(30_000);
+        let events: Vec<Event> = (0..40).map(|_| gauge(&tag, 100)).collect();
+        let mut formatter = Formatter::new(Format::Rfc5424, policy(65_536));
+        let mut page = Page::new(Prefix::Length);
+        let all = Batch::new(events, 0);
+        let Err(reason) = formatter.write_all(&all, &mut page) else {
+            panic!("{} bytes", page.bytes.len())
+        };
+        assert_eq!(reason.code, "page_full");
+        assert!(page.bytes.len() <= 2 * MAX_PAGE + MIB);
+        page.clear();
+        let few = Batch::new(all.events()[..2].to_vec(), 0);
+        assert_eq!(formatter.write_all(&few, &mut page), Ok(None));
+        assert_eq!(page.ends.len(), 200);
     }
 
     #[test]
