@@ -108,6 +108,17 @@ pub(crate) struct Connected {
 /// How long a destination may take to leave what it does.
 const LEAVE: Duration = Duration::from_secs(10);
 
+/// How long what was begun of a destination that does not start may take to end.
+const GIVE_UP: Duration = Duration::from_secs(1);
+
+impl Connected {
+    /// Ends what was started.
+    pub(crate) async fn give_up(self) {
+        self.setup.destination.close().await;
+        self.connections.shutdown(GIVE_UP).await;
+    }
+}
+
 impl Base {
     /// Starts a destination, without giving it anything yet.
     pub(crate) async fn connect(&self, planned: Planned) -> Result<Connected, StartError> {
@@ -136,15 +147,22 @@ impl Base {
         let destination: Arc<dyn DynDestination> = if config.dry_run {
             Arc::new(DryRun::new(&name, Arc::clone(&plan)))
         } else {
-            plan.start(Context {
+            let started = plan.start(Context {
                 nozzle: self.nozzle.clone(),
                 name: name.clone(),
                 metrics: self.metrics.clone(),
                 lifecycle: connections.clone(),
                 buffer: self.buffer.identity().clone(),
                 state_dir,
-            })
-            .await?
+            });
+            match started.await {
+                Ok(destination) => destination,
+                Err(error) => {
+                    // What it had begun must not stand in the way of the next attempt.
+                    connections.shutdown(GIVE_UP).await;
+                    return Err(error);
+                }
+            }
         };
         let setup = Setup {
             nozzle: self.nozzle.clone(),
@@ -209,6 +227,11 @@ impl Base {
 }
 
 impl Launched {
+    /// Cancelled when the destination uses its cursor no more.
+    pub(crate) fn ended(&self) -> CancellationToken {
+        self.ended.clone()
+    }
+
     /// Has the destination leave its cursor, at what it has confirmed. Whether it did in time.
     pub(crate) async fn leave(&self) -> bool {
         self.leave.cancel();

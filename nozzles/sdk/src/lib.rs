@@ -41,6 +41,7 @@ mod pipeline;
 mod program;
 mod quota;
 mod reload;
+mod returning;
 mod run;
 mod simple;
 mod take_in;

@@ -2,7 +2,8 @@
 
 use crate::base::{Planned, plan};
 use crate::config::{DestinationConfig, NozzleConfig};
-use crate::run::Running;
+use crate::returning::{Returning, connect};
+use crate::run::{Place, Running};
 
 /// What a change of the configuration did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,8 +28,9 @@ impl Running {
     /// destinations there are) is refused as a whole, with all the reasons.
     ///
     /// # Errors
-    /// The reasons. When a changed destination cannot be started, it is started as it was before, and those that were
-    /// changed before it stay changed.
+    /// The reasons. When a changed destination cannot be started, it is started as it was before; when that cannot be done
+    /// either, it is tried again until it can or the next configuration comes. Those that were changed before it stay
+    /// changed.
     pub async fn reload(&self, config: NozzleConfig) -> Result<Reloaded, ReloadError> {
         let mut current = self.nozzle.config.lock().await;
         let mut reasons = impossible(&current, &config);
@@ -83,36 +85,45 @@ impl Running {
         };
         let nozzle = &self.nozzle;
         let mut launched = nozzle.launched.lock().await;
-        let Some(running) = launched.remove(&name) else {
-            return Err(refuse("does not run".to_owned()));
+        let Some(place) = launched.remove(&name) else {
+            return Err(refuse("is none of this nozzle".to_owned()));
         };
         tracing::info!(
             destination = name,
             "its configuration changed: it is started anew"
         );
-        if !running.leave().await {
+        let left = match place {
+            Place::Runs(running) if running.leave().await => Ok(()),
+            Place::Runs(running) => Err(running),
+            Place::Returns(returning) => returning.give_up().await,
+        };
+        if let Err(busy) = left {
             // It was told to leave, and will. Two must not use one cursor.
+            let returning = Returning::begin(nozzle, before.clone(), Some(busy));
+            launched.insert(name.clone(), Place::Returns(returning));
             return Err(refuse(
-                "did not stop in time; restart the nozzle".to_owned(),
+                "did not stop in time; when it has stopped it goes on as before".to_owned(),
             ));
         }
         let failed = match nozzle.base.connect(after).await {
             Ok(connected) => {
-                launched.insert(name, nozzle.base.launch(connected));
+                launched.insert(name, Place::Runs(nozzle.base.launch(connected)));
                 return Ok(());
             }
             Err(error) => error,
         };
-        let again = match plan(before, &nozzle.kinds) {
-            Ok(plan) => nozzle.base.connect(plan).await.map_err(|e| e.to_string()),
-            Err(errors) => Err(errors.to_string()),
-        };
-        match again {
+        match connect(nozzle, before).await {
             Ok(connected) => {
-                launched.insert(name.clone(), nozzle.base.launch(connected));
+                launched.insert(name.clone(), Place::Runs(nozzle.base.launch(connected)));
                 Err(refuse(format!("{failed}; it goes on as before")))
             }
-            Err(error) => Err(refuse(format!("{failed}; nor as before: {error}"))),
+            Err(error) => {
+                let returning = Returning::begin(nozzle, before.clone(), None);
+                launched.insert(name.clone(), Place::Returns(returning));
+                Err(refuse(format!(
+                    "{failed}; nor as before: {error}; that is tried again, its events wait in the buffer"
+                )))
+            }
         }
     }
 }

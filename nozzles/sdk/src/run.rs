@@ -24,6 +24,7 @@ use crate::kind::Kinds;
 use crate::ledger::Ledger;
 use crate::observe::observe;
 use crate::pages::NozzlePages;
+use crate::returning::Returning;
 use crate::take_in::TakeIn;
 use crate::tap::{Tap, TapError};
 
@@ -54,7 +55,7 @@ pub enum Error {
 pub struct Running {
     /// Address of its admin server.
     pub admin_addr: Option<std::net::SocketAddr>,
-    pub(crate) nozzle: Nozzle,
+    pub(crate) nozzle: Arc<Nozzle>,
     readiness: Readiness,
 }
 
@@ -63,13 +64,22 @@ pub(crate) struct Nozzle {
     pub base: Base,
     pub kinds: Kinds,
     pub config: Mutex<NozzleConfig>,
-    pub launched: Mutex<BTreeMap<String, Launched>>,
+    pub launched: Mutex<BTreeMap<String, Place>>,
     /// The kinds of envelopes that are asked for.
     pub wanted: KindSet,
     /// The kinds for which `select.filter` can hold.
     pub taken: KindSet,
     /// The sources that are asked for; all without.
     pub sources: Option<Vec<String>>,
+}
+
+/// Where a destination stands.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// It runs.
+    Runs(Launched),
+    /// It does not, and is tried again.
+    Returns(Returning),
 }
 
 impl fmt::Debug for Running {
@@ -200,7 +210,8 @@ pub async fn start(
         }
     };
     let launched = connected.into_iter().map(|one| base.launch(one));
-    let launched = launched.map(|one| (one.config.name.clone(), one)).collect();
+    let launched = launched.map(|one| (one.config.name.clone(), Place::Runs(one)));
+    let launched = launched.collect();
     let taking = TakeIn {
         intake,
         buffer: base.buffer.clone(),
@@ -225,7 +236,7 @@ pub async fn start(
     Ok(Running {
         admin_addr,
         readiness,
-        nozzle: Nozzle {
+        nozzle: Arc::new(Nozzle {
             base,
             kinds: kinds.clone(),
             config: Mutex::new(config),
@@ -233,7 +244,7 @@ pub async fn start(
             wanted,
             taken,
             sources,
-        },
+        }),
     })
 }
 

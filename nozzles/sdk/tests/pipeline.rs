@@ -285,6 +285,47 @@ async fn a_change_restarts_only_what_changed_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_cannot_be_started_anew_comes_back_and_loses_nothing() {
+    let (peer, folder) = (Scripted::new(1), tempfile::tempdir().unwrap());
+    let needed = |name: &str| folder.path().join(name);
+    let text = |name: &str| file(&peer, "", "") + &format!("needs = {:?}\n", needed(name));
+    std::fs::write(needed("one"), "").unwrap();
+    let nozzle = Nozzle::start(&text("one")).await;
+    nozzle.feed(10);
+    nozzle.settled("d", 10).await;
+
+    // Neither as it is wanted nor as it was.
+    std::fs::remove_file(needed("one")).unwrap();
+    let refused = nozzle
+        .running
+        .reload(config(&text("two")))
+        .await
+        .unwrap_err();
+    let reason = refused.to_string();
+    assert!(reason.contains("nor as before"), "{reason}");
+    nozzle.feed(10);
+    nozzle.until("d", |line| line.received == 20).await;
+    assert_eq!(nozzle.line("d").pending, 10);
+    std::fs::write(needed("one"), "").unwrap();
+    assert_eq!(nozzle.settled("d", 20).await.delivered, 20);
+
+    // What is not there yet is no obstacle to the next configuration.
+    std::fs::remove_file(needed("one")).unwrap();
+    nozzle
+        .running
+        .reload(config(&text("two")))
+        .await
+        .unwrap_err();
+    nozzle.feed(10);
+    std::fs::write(needed("two"), "").unwrap();
+    let reloaded = nozzle.running.reload(config(&text("two"))).await.unwrap();
+    assert_eq!(reloaded.restarted, ["d"]);
+    assert_eq!(nozzle.settled("d", 30).await.delivered, 30);
+    assert_eq!(texts(&peer).await.len(), 30);
+    nozzle.lifecycle.shutdown(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn readiness_tells_what_is_wrong_and_when_it_is_over() {
     let peer = Scripted::new(1);
     peer.behave(Behaviour::Away).await;

@@ -80,6 +80,8 @@ struct Config {
     in_flight: usize,
     /// Where an earlier process stopped.
     resume: Option<u64>,
+    /// A file without which it does not start.
+    needs: Option<PathBuf>,
 }
 
 impl Kind for ScriptedKind {
@@ -120,7 +122,18 @@ impl Plan for Config {
         }])
     }
 
-    fn start(&self, _: Context) -> BoxFuture<'_, Result<Arc<dyn DynDestination>, StartError>> {
+    fn start(
+        &self,
+        context: Context,
+    ) -> BoxFuture<'_, Result<Arc<dyn DynDestination>, StartError>> {
+        if let Some(file) = self.needs.as_ref().filter(|file| !file.exists()) {
+            let error = StartError {
+                destination: context.name,
+                what: format!("needs {}", file.display()),
+                source: None,
+            };
+            return Box::pin(async move { Err(error) });
+        }
         let destination: Arc<dyn DynDestination> = Arc::new(ScriptedDestination {
             plan: self.clone(),
             script: PEERS.lock()[&self.id].clone(),
