@@ -10,6 +10,7 @@ use loggregator_nozzle::config::{
 use loggregator_nozzle::filter::Filter;
 use loggregator_nozzle::{Kinds, Plan};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 /// A configuration in words.
 #[derive(Debug, Serialize)]
@@ -275,6 +276,13 @@ fn destination_warnings(
             "destination.{name}.filter: asks for source ids that select.source_ids leaves out"
         ));
     }
+    let section = format!("destination.{name}.{}", of.kind);
+    for (key, message) in plan.warnings() {
+        warnings.push(format!("{section}.{key}: {message}"));
+    }
+    if let Ok(table) = of.section.read::<Map<String, Value>>() {
+        unverified_within(&section, &table, warnings);
+    }
     if of.dry_run {
         warnings.push(format!("destination.{name}.dry_run: nothing is sent"));
     }
@@ -301,11 +309,15 @@ fn general_warnings(config: &NozzleConfig, warnings: &mut Vec<String>) {
             ));
         }
     }
-    if config.nozzle.admin_addr.is_none() {
-        warnings.push(
+    match config.nozzle.admin_addr {
+        None => warnings.push(
             "nozzle.admin_addr: is not set: no metrics, no health, no ledger, no `nozzle tap`"
                 .to_owned(),
-        );
+        ),
+        Some(addr) if !addr.ip().is_loopback() => warnings.push(format!(
+            "nozzle.admin_addr: {addr} is open to the network: whoever reaches it reads which apps log how much (/talkers) and where to, without a password"
+        )),
+        Some(_) => {}
     }
     if let Some(enrichment) = &config.enrichment {
         if enrichment.skip_verify {
@@ -382,6 +394,18 @@ fn unverified(key: &str) -> String {
     format!("{key}.skip_verify: whoever answers is believed")
 }
 
+/// Every `skip_verify = true` in a section, however deep.
+fn unverified_within(key: &str, table: &Map<String, Value>, warnings: &mut Vec<String>) {
+    if table.get("skip_verify").and_then(Value::as_bool) == Some(true) {
+        warnings.push(unverified(key));
+    }
+    for (name, value) in table {
+        if let Value::Object(inner) = value {
+            unverified_within(&format!("{key}.{name}"), inner, warnings);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -427,6 +451,36 @@ url = "syslog://siem"
                 "destination.siem.retry.attempts: without [buffer.disk] what is given up is only counted: there are no dead letters",
                 "buffer: what waits in memory for siem is lost with the process, and dead letters are only counted; [buffer.disk] keeps both",
                 "nozzle.admin_addr: is not set: no metrics, no health, no ledger, no `nozzle tap`",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_opens_a_door_is_told() {
+        let text = r#"
+[nozzle]
+name = "a"
+admin_addr = "0.0.0.0:9000"
+[buffer.disk]
+path = "state"
+[[destination]]
+name = "topic"
+[destination.kafka]
+brokers = ["kafka:9092"]
+topic = "logs"
+sasl = { mechanism = "plain", username = "u", password = "hunter2" }
+[[destination]]
+name = "siem"
+[destination.syslog]
+url = "syslog-tls://siem"
+tls.skip_verify = true
+"#;
+        assert_eq!(
+            warnings(text),
+            [
+                "destination.topic.kafka.sasl.mechanism: PLAIN without a table tls: whoever is on the way can read the password or token",
+                "destination.siem.syslog.tls.skip_verify: whoever answers is believed",
+                "nozzle.admin_addr: 0.0.0.0:9000 is open to the network: whoever reaches it reads which apps log how much (/talkers) and where to, without a password",
             ]
         );
     }

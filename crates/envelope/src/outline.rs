@@ -15,6 +15,8 @@ pub struct Outline<'a> {
     pub instance_id: &'a str,
     /// What the envelope holds.
     pub kind: Kind,
+    /// Whether it has any deprecated tags.
+    pub deprecated_tags: bool,
     members: Members<'a>,
 }
 
@@ -25,6 +27,7 @@ impl<'a> EnvelopeRef<'a> {
     pub fn outline(&self, mut tag: impl FnMut(&'a [u8], &'a [u8])) -> Outline<'a> {
         let (mut timestamp, mut source_id, mut instance_id) = (0, &[][..], &[][..]);
         let (mut kind, mut from) = (Kind::None, 0);
+        let mut deprecated_tags = false;
         for field in Fields::new(self.bytes()) {
             match (field.number, field.value) {
                 (9, _) => {
@@ -33,6 +36,7 @@ impl<'a> EnvelopeRef<'a> {
                         tag(name, value);
                     }
                 }
+                (3, Value::Bytes(_)) => deprecated_tags = true,
                 (1, Value::Varint(value)) => timestamp = value as i64,
                 (2, Value::Bytes(bytes)) => source_id = bytes,
                 (8, Value::Bytes(bytes)) => instance_id = bytes,
@@ -50,6 +54,7 @@ impl<'a> EnvelopeRef<'a> {
             source_id: text(source_id),
             instance_id: text(instance_id),
             kind,
+            deprecated_tags,
             members: Members::from(self.bytes(), from),
         }
     }

@@ -79,6 +79,7 @@ proptest! {
         prop_assert_eq!(outline.instance_id, view.instance_id());
         prop_assert_eq!(outline.kind, view.kind());
         prop_assert_eq!(outline.log(), view.log());
+        prop_assert_eq!(outline.deprecated_tags, view.deprecated_tags().count() > 0);
         let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
         let tags: Vec<_> = tags.into_iter().map(|(name, value)| (text(name), text(value))).collect();
         prop_assert_eq!(tags, view.tags().collect::<Vec<_>>());

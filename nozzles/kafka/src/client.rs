@@ -99,6 +99,21 @@ pub(crate) fn check(config: &Config, wrong: &mut Vec<(String, String)>) {
     }
 }
 
+/// What is allowed and probably not meant: pairs of key and message.
+pub(crate) fn warnings(config: &Config) -> Vec<(String, String)> {
+    let mut warnings = Vec::new();
+    if let (Some(sasl), None) = (&config.sasl, &config.tls)
+        && matches!(sasl.mechanism, Mechanism::Plain | Mechanism::Oauthbearer)
+    {
+        let message = format!(
+            "{} without a table tls: whoever is on the way can read the password or token",
+            sasl.mechanism.name()
+        );
+        warnings.push(("sasl.mechanism".to_owned(), message));
+    }
+    warnings
+}
+
 fn check_sasl(sasl: &Sasl, say: &mut impl FnMut(&str, String)) {
     if sasl.mechanism == Mechanism::Oauthbearer {
         match &sasl.oauth {

@@ -13,7 +13,8 @@ use loggregator_nozzle::{
 use crate::config::{Config, Guarantee};
 use crate::context::Shared;
 use crate::producer::{Common, Producer};
-use crate::record::{Identity, Mapping, Scratch};
+use crate::record::{Identity, Mapping, Room};
+use crate::subject::Subject;
 use crate::topic::Known;
 use crate::transaction::Transactions;
 use crate::{client, probe, stats};
@@ -78,6 +79,10 @@ impl Plan for KafkaPlan {
         .to_owned()
     }
 
+    fn warnings(&self) -> Vec<(String, String)> {
+        client::warnings(&self.config)
+    }
+
     fn limits(&self) -> Limits {
         match self.config.delivery {
             // The client itself makes batches; these only have to keep it busy.
@@ -85,7 +90,7 @@ impl Plan for KafkaPlan {
                 batch_events: 2000,
                 batch_bytes: 1 << 20,
                 linger: Duration::from_millis(5),
-                in_flight: 16,
+                in_flight: 8,
             },
             // A transaction costs two round trips, and there is one at a time.
             Guarantee::ExactlyOnce => Limits {
@@ -103,22 +108,24 @@ impl Plan for KafkaPlan {
 
     fn render(&self, event: &Event) -> Result<Vec<Rendered>, Reason> {
         let identity = Identity::new("nozzle", BufferIdentity::new("buffer"));
-        let mut scratch = Scratch::default();
-        let content = self.mapping.content(event, &identity, &mut scratch);
+        let mut room = Room::default();
+        let subject = Subject::new(event);
+        let content = self.mapping.content(&subject, &identity, &mut room);
         let (key, values) = content.map_err(|outcome| match outcome {
             Outcome::Rejected(why) | Outcome::Oversize(why) | Outcome::Retry(why) => why,
             Outcome::Delivered => Reason::new("delivered", ""),
         })?;
-        let topic = self.mapping.topics.of(event)?;
+        let topic = self.mapping.topics.of(&subject)?;
         let record = |part: usize| {
             let mut fields = vec![("topic", topic.clone().into_owned())];
             if let Some(key) = &key {
                 fields.push(("key", key.clone().into_owned()));
             }
-            fields.push(("timestamp", Mapping::timestamp(event).to_string()));
-            self.mapping.headers(event, &identity, part, |name, value| {
-                fields.push((name, value.to_owned()));
-            });
+            fields.push(("timestamp", Mapping::timestamp(&subject).to_string()));
+            self.mapping
+                .headers(&subject, &identity, part, |name, value| {
+                    fields.push((name, value.to_owned()));
+                });
             Rendered {
                 fields,
                 body: values.get(part).to_vec().into(),

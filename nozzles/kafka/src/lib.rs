@@ -31,6 +31,7 @@ mod probe;
 mod producer;
 mod record;
 mod stats;
+mod subject;
 mod topic;
 mod transaction;
 

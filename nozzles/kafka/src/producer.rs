@@ -32,6 +32,7 @@ use crate::context::{Callbacks, Shared};
 use crate::outcome;
 use crate::pending::Pending;
 use crate::record::{Identity, Mapping, Scratch, Values, owned_headers};
+use crate::subject::Subject;
 use crate::topic::{Known, Topic};
 
 /// A client that polls itself.
@@ -88,12 +89,19 @@ impl Common {
     /// What becomes of it instead.
     pub(crate) fn ready<'a>(
         &self,
-        event: &'a Event,
+        subject: &Subject<'a>,
         scratch: &'a mut Scratch,
     ) -> Result<Ready<'a>, Outcome> {
-        let (key, values) = self.mapping.content(event, &self.identity, scratch)?;
-        let name = self.mapping.topics.of(event).map_err(Outcome::Rejected)?;
-        let topic = self.known.admit(&name).map_err(Outcome::Rejected)?;
+        let Scratch { topic: last, room } = scratch;
+        let (key, values) = self.mapping.content(subject, &self.identity, room)?;
+        let name = self.mapping.topics.of(subject).map_err(Outcome::Rejected)?;
+        let topic = match last {
+            Some(last) if last.name == *name => Arc::clone(last),
+            _ => self.known.admit(&name).map_err(Outcome::Rejected)?,
+        };
+        if !matches!(last, Some(last) if Arc::ptr_eq(last, &topic)) {
+            *last = Some(Arc::clone(&topic));
+        }
         Ok(Ready { topic, key, values })
     }
 }
@@ -148,6 +156,11 @@ impl Given {
             let item = pending.find(seq)?;
             Some((Arc::clone(pending), item))
         })
+    }
+
+    /// Whether nothing was given up that may come again.
+    fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
     }
 
     /// Nothing below this number will come again.
@@ -414,6 +427,9 @@ impl Inner {
         if let Some(first) = batch.events().first() {
             self.given.forget(first.seq);
         }
+        if self.given.is_empty() {
+            return (vec![None; batch.len()], batch.events().iter().collect());
+        }
         let mut fresh = Vec::with_capacity(batch.len());
         let mut places = Vec::with_capacity(batch.len());
         for event in batch.events() {
@@ -443,7 +459,8 @@ impl Inner {
         let Common {
             mapping, identity, ..
         } = &self.common;
-        let ready = self.common.ready(event, scratch);
+        let subject = Subject::new(event);
+        let ready = self.common.ready(&subject, scratch);
         let ready = match ready {
             Ok(ready) => ready,
             Err(outcome) => {
@@ -452,11 +469,11 @@ impl Inner {
             }
         };
         for part in 0..ready.values.len() {
-            let headers = owned_headers(mapping, event, identity, part);
+            let headers = owned_headers(mapping, &subject, identity, part);
             let mut record =
                 BaseRecord::with_opaque_to(&ready.topic.name, pending.ticket(item, &ready.topic))
                     .payload(ready.values.get(part))
-                    .timestamp(Mapping::timestamp(event));
+                    .timestamp(Mapping::timestamp(&subject));
             record.headers = headers;
             record.key = ready.key.as_deref();
             let mut waited = false;

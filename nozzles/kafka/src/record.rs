@@ -2,16 +2,18 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 use loggregator_envelope::{Kind, KindSet, V1Frame, json};
 use loggregator_nozzle::fields::Field;
 use loggregator_nozzle::format::Format;
 use loggregator_nozzle::template::Template;
-use loggregator_nozzle::{BufferIdentity, Event, Outcome, Reason};
+use loggregator_nozzle::{BufferIdentity, Outcome, Reason};
 use rdkafka::message::{Header, OwnedHeaders};
 
 use crate::config::{Config, HeaderName, Value};
-use crate::topic::Topics;
+use crate::subject::Subject;
+use crate::topic::{Topic, Topics};
 
 /// Code of an envelope that has no v1 form: a log without a payload, a timer that is no request.
 pub(crate) const NO_V1_FORM: &str = "no_v1_form";
@@ -48,9 +50,17 @@ enum Key {
     Field(Field),
 }
 
-/// The values of an event's records, in a scratch buffer that the next event takes again.
+/// What one event leaves for the next.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
+    /// The topic, which they mostly share.
+    pub topic: Option<Arc<Topic>>,
+    pub room: Room,
+}
+
+/// Room for the values of an event's records.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
     written: Vec<u8>,
     v1: V1Frame,
 }
@@ -137,24 +147,21 @@ impl Mapping {
     }
 
     /// The key; `None` spreads records over all partitions.
-    pub(crate) fn key<'a>(&self, event: &'a Event) -> Option<Cow<'a, str>> {
-        let source_id = || Some(event.envelope().source_id()).filter(|id| !id.is_empty());
+    pub(crate) fn key<'a>(&self, subject: &Subject<'a>) -> Option<Cow<'a, str>> {
+        let source_id = || subject.field(&Field::SourceId);
         match &self.key {
             Key::None => None,
-            Key::SourceId => source_id().map(Cow::Borrowed),
-            Key::Field(field) => event
-                .field(field)
-                .or_else(|| source_id().map(Cow::Borrowed)),
-            Key::Template(template) => Some(Cow::Owned(template.render(event)))
+            Key::SourceId => source_id(),
+            Key::Field(field) => subject.field(field).or_else(source_id),
+            Key::Template(template) => Some(Cow::Owned(template.render(subject.event)))
                 .filter(|key: &Cow<'_, str>| !key.is_empty()),
         }
     }
 
     /// Time of the records, in milliseconds since 1970: when it happened; when it came in, where the envelope says nothing
     /// or a time that brokers refuse.
-    pub(crate) fn timestamp(event: &Event) -> i64 {
-        let at = event.envelope().timestamp();
-        let received = event.received;
+    pub(crate) fn timestamp(subject: &Subject<'_>) -> i64 {
+        let (at, received) = (subject.outline.timestamp, subject.event.received);
         let plausible = at > 0 && (received <= 0 || at <= received.saturating_add(MOST_AHEAD));
         (if plausible { at } else { received.max(0) }) / 1_000_000
     }
@@ -165,35 +172,36 @@ impl Mapping {
     /// When the envelope has none of this form.
     pub(crate) fn values<'a>(
         &self,
-        event: &'a Event,
-        scratch: &'a mut Scratch,
+        subject: &Subject<'a>,
+        room: &'a mut Room,
     ) -> Result<Values<'a>, Reason> {
-        scratch.written.clear();
+        let event = subject.event;
+        room.written.clear();
         match self.value {
             Value::Protobuf => Ok(Values::One(event.body())),
             Value::Text => Ok(Values::One(
-                event
-                    .envelope()
+                subject
+                    .outline
                     .log()
                     .map(|log| log.payload)
                     .unwrap_or_default(),
             )),
             Value::Json => {
-                json::write_envelope(&mut scratch.written, event.envelope());
-                Ok(Values::One(&scratch.written))
+                json::write_envelope(&mut room.written, event.envelope());
+                Ok(Values::One(&room.written))
             }
             Value::JsonLine => {
-                Format::Json.write(&mut scratch.written, event);
-                Ok(Values::One(&scratch.written))
+                Format::Json.write(&mut room.written, event);
+                Ok(Values::One(&room.written))
             }
             Value::ProtobufV1 => {
-                scratch.v1 = V1Frame::of_envelope(event.envelope());
-                if scratch.v1.is_empty() {
+                room.v1 = V1Frame::of_envelope(event.envelope());
+                if room.v1.is_empty() {
                     let kind = event.envelope().kind().name();
                     let detail = format!("this {kind} lacks what v1 requires");
                     return Err(Reason::new(NO_V1_FORM, detail));
                 }
-                Ok(Values::V1(&scratch.v1))
+                Ok(Values::V1(&room.v1))
             }
         }
     }
@@ -204,17 +212,17 @@ impl Mapping {
     /// What becomes of it when it has none, or when one is larger than a record may be.
     pub(crate) fn content<'a>(
         &self,
-        event: &'a Event,
+        subject: &Subject<'a>,
         id: &Identity,
-        scratch: &'a mut Scratch,
+        room: &'a mut Room,
     ) -> Result<(Option<Cow<'a, str>>, Values<'a>), Outcome> {
-        let key = self.key(event);
-        let values = self.values(event, scratch).map_err(Outcome::Rejected)?;
+        let key = self.key(subject);
+        let values = self.values(subject, room).map_err(Outcome::Rejected)?;
         let largest = (0..values.len()).map(|i| values.get(i).len()).max();
         let room = self.max_bytes.saturating_sub(largest.unwrap_or(0));
         // Headers are read only where they may matter.
         if room < MOST_HEADERS {
-            self.check_size(event, id, key.as_deref(), largest.unwrap_or(0))
+            self.check_size(subject, id, key.as_deref(), largest.unwrap_or(0))
                 .map_err(Outcome::Oversize)?;
         }
         Ok((key, values))
@@ -222,13 +230,13 @@ impl Mapping {
 
     fn check_size(
         &self,
-        event: &Event,
+        subject: &Subject<'_>,
         id: &Identity,
         key: Option<&str>,
         largest: usize,
     ) -> Result<(), Reason> {
         let mut size = largest + key.map_or(0, str::len) + RECORD_OVERHEAD;
-        self.headers(event, id, 0, |name, value| {
+        self.headers(subject, id, 0, |name, value| {
             size += name.len() + value.len() + HEADER_OVERHEAD;
         });
         if size > self.max_bytes {
@@ -244,14 +252,14 @@ impl Mapping {
     /// Calls `add` with each header of the event's records. `part` counts its records from 0.
     pub(crate) fn headers(
         &self,
-        event: &Event,
+        subject: &Subject<'_>,
         id: &Identity,
         part: usize,
         mut add: impl FnMut(&'static str, &str),
     ) {
         for header in &self.headers {
             let mut field = |name: &'static str, field: &Field| {
-                if let Some(value) = event.field(field) {
+                if let Some(value) = subject.field(field) {
                     add(name, &value);
                 }
             };
@@ -272,7 +280,7 @@ impl Mapping {
                         add("foundation", foundation);
                     }
                 }
-                HeaderName::EnvelopeId => add("envelope_id", &id.of(event.seq, part)),
+                HeaderName::EnvelopeId => add("envelope_id", &id.of(subject.event.seq, part)),
             }
         }
     }
@@ -324,7 +332,7 @@ impl Identity {
 /// Headers as librdkafka wants them.
 pub(crate) fn owned_headers(
     mapping: &Mapping,
-    event: &Event,
+    subject: &Subject<'_>,
     id: &Identity,
     part: usize,
 ) -> Option<OwnedHeaders> {
@@ -332,7 +340,7 @@ pub(crate) fn owned_headers(
         return None;
     }
     let mut headers = Some(OwnedHeaders::new_with_capacity(mapping.headers.len()));
-    mapping.headers(event, id, part, |key, value| {
+    mapping.headers(subject, id, part, |key, value| {
         let value = Some(value.as_bytes());
         headers = headers
             .take()

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use loggregator_envelope::Kind;
+use loggregator_nozzle::Reason;
 use loggregator_nozzle::template::Template;
-use loggregator_nozzle::{Event, Reason};
 use parking_lot::Mutex;
 
 use crate::config::Config;
+use crate::subject::Subject;
 
 /// Longest name of a topic (Kafka's `Topic.MAX_NAME_LENGTH`).
 const MAX_NAME: usize = 249;
@@ -78,8 +79,8 @@ impl Topics {
     ///
     /// # Errors
     /// When no legal name came of the template and there is no fallback.
-    pub(crate) fn of(&self, event: &Event) -> Result<Cow<'_, str>, Reason> {
-        let template = match event.envelope().kind() {
+    pub(crate) fn of(&self, subject: &Subject<'_>) -> Result<Cow<'_, str>, Reason> {
+        let template = match subject.outline.kind {
             Kind::Log => &self.log,
             Kind::Counter => &self.counter,
             Kind::Gauge => &self.gauge,
@@ -93,7 +94,7 @@ impl Topics {
         }
         let mut name = String::with_capacity(64);
         if let Some(template) = template {
-            template.write_with(event, &mut name, clean);
+            template.write_with(subject.event, &mut name, clean);
         }
         match legal(&name) {
             Ok(()) => Ok(Cow::Owned(name)),

@@ -25,6 +25,7 @@ use crate::outcome;
 use crate::pending::Pending;
 use crate::producer::{Ahead, Client, Common, detach};
 use crate::record::{Mapping, Scratch, owned_headers};
+use crate::subject::Subject;
 use crate::topic::Topic;
 
 /// One call of librdkafka; between two of them is looked whether it is time to stop.
@@ -346,7 +347,8 @@ impl Inner {
         let Common {
             mapping, identity, ..
         } = &self.common;
-        let ready = match self.common.ready(event, scratch) {
+        let subject = Subject::new(event);
+        let ready = match self.common.ready(&subject, scratch) {
             Ok(ready) => ready,
             Err(outcome) => {
                 pending.decide(item, outcome);
@@ -357,8 +359,8 @@ impl Inner {
             let ticket = pending.ticket(item, &ready.topic);
             let mut record = BaseRecord::with_opaque_to(&ready.topic.name, ticket)
                 .payload(ready.values.get(part))
-                .timestamp(Mapping::timestamp(event));
-            record.headers = owned_headers(mapping, event, identity, part);
+                .timestamp(Mapping::timestamp(&subject));
+            record.headers = owned_headers(mapping, &subject, identity, part);
             record.key = ready.key.as_deref();
             self.enqueue(client, record, deadline)?;
         }

@@ -43,6 +43,12 @@ pub trait Plan: Send + Sync + fmt::Debug {
         KindSet::ALL
     }
 
+    /// What is allowed and probably not meant, as pairs of a key of its section and a sentence; shown by `nozzle check` and at
+    /// the start.
+    fn warnings(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
     /// What it would send for this event; for tests in the configuration, `tap` and dry runs. Must be what `deliver` does,
     /// by calling the same code.
     ///

@@ -172,5 +172,5 @@ fn the_example_is_complete_and_right() {
     let text = format!("[nozzle]\nname = \"audit\"\n{}", KafkaKind.example());
     let config = NozzleConfig::parse("nozzle.toml".as_ref(), &text).unwrap();
     let plan = KafkaKind.plan(&config.destinations[0].section).unwrap();
-    assert_eq!(plan.limits().in_flight, 16);
+    assert_eq!(plan.limits().in_flight, 8);
 }
