@@ -8,14 +8,13 @@ use loggregator_service::Lifecycle;
 use loggregator_service::admin::{Condition, Readiness};
 use tokio::time::Instant;
 
+use crate::buffer::BACKLOG_FULL;
 use crate::ledger::{LEFT_OUT, Ledger, Line, MALFORMED};
 
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_secs(1);
 /// So long after a loss for want of room the buffer counts as full.
 const FULL_FOR: Duration = Duration::from_secs(10);
-/// Reason of events that had no room; see [`crate::buffer::Lost`].
-const BACKLOG_FULL: &str = "backlog_full";
 
 /// What is looked at.
 pub(crate) struct Health {
@@ -87,7 +86,7 @@ impl Health {
         set(&self.intake, self.intake());
         let buffer = self.buffer(now);
         set(&self.buffer, buffer);
-        let next = self.ledger.buffer.report().next;
+        let buffer = self.ledger.buffer.report();
         let lines = self.ledger.lines.read().clone();
         // Of destinations that are no more nothing is wanted.
         for (name, (condition, _)) in &self.destinations {
@@ -105,12 +104,17 @@ impl Health {
                         let name = format!("destination {}", line.name);
                         (self.readiness.condition(&name), Growth::default())
                     });
-            let (_, account) = line.state.settled();
-            let lost = account.dropped.get(BACKLOG_FULL).copied().unwrap_or(0);
+            let standing = line.standing(&buffer);
+            let lost = standing
+                .account
+                .dropped
+                .get(BACKLOG_FULL)
+                .copied()
+                .unwrap_or(0);
             let full = growth.recent(lost, now);
             set(
                 condition,
-                destination(&line, next, full, self.max_stuck, now),
+                destination(&line, standing.pending, full, self.max_stuck, now),
             );
         }
     }
@@ -141,13 +145,12 @@ impl Health {
 
 fn destination(
     line: &Line,
-    next: u64,
+    pending: u64,
     full: bool,
     max_stuck: Duration,
     now: Instant,
 ) -> Option<String> {
     let state = &line.state;
-    let pending = line.pending(next);
     let trouble = state.trouble();
     let why = trouble.map_or_else(String::new, |why| format!(": {why}"));
     let idle = now.saturating_duration_since(state.progress());

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use loggregator_service::ledger::{Ingress, LogFill, Report, Source, Subscription};
+use loggregator_service::ledger::{Ingress, LogFill, Report, Source, SourceLoss, Subscription};
 use parking_lot::{Mutex, RwLock};
 
-use crate::buffer::{Buffer, BufferReport};
+use crate::account::Account;
+use crate::buffer::{BACKLOG_FULL, Buffer, BufferReport};
 use crate::dead_letter::DeadLetters;
-use crate::pipeline::state::State;
+use crate::event::Names;
+use crate::pipeline::state::{LISTED, State};
 use crate::take_in::IntakeState;
 use crate::talkers::Talkers;
 use crate::tap::{INTAKE, Taps};
@@ -76,29 +78,85 @@ impl Ledger {
     }
 }
 
+/// How many events came for a destination, and what became of them.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    /// All that the buffer has numbered since the destination's first.
+    pub received: u64,
+    /// Not settled, and not lost either.
+    pub pending: u64,
+    /// What became of the others. What a full share left out counts from that moment on, and not only when the destination
+    /// comes to it: one that is away might not for days.
+    pub account: Account,
+}
+
 impl Line {
-    /// Events that are not settled: all that the buffer has numbered since the destination's first, less those that are.
-    pub(crate) fn pending(&self, next: u64) -> u64 {
-        let (birth, account) = self.state.settled();
-        next.saturating_sub(birth.saturating_add(account.total()))
+    /// Where it stands. `buffer` was asked before.
+    pub(crate) fn standing(&self, buffer: &BufferReport) -> Standing {
+        let (birth, mut account) = self.state.settled();
+        let settled = birth.saturating_add(account.total());
+        // The account is read after the buffer was: it may be ahead by what arrived or was settled in between.
+        let received = buffer.next.saturating_sub(birth).max(account.total());
+        let cursor = buffer.cursors.iter().find(|one| one.name == self.name);
+        let skips = cursor.into_iter().flat_map(|cursor| &cursor.skips);
+        let skipped: u64 = skips
+            .map(|skip| skip.end.saturating_sub(skip.start.max(settled)))
+            .sum();
+        if skipped > 0 {
+            *account.dropped.entry(BACKLOG_FULL.to_owned()).or_default() += skipped;
+        }
+        Standing {
+            received,
+            pending: received.saturating_sub(account.total()),
+            account,
+        }
     }
 
-    fn row(&self, buffer: &BufferReport) -> Subscription {
-        // The account is read after the buffer's next number was: it may be ahead of that by what arrived in between.
-        let (birth, account) = self.state.settled();
-        let received = buffer.next.saturating_sub(birth).max(account.total());
+    /// Whose events were lost, the biggest losers first.
+    fn losses(&self, buffer: &BufferReport, talkers: &Talkers) -> Vec<SourceLoss> {
+        let mut losses = self.state.losses();
+        let cursor = buffer.cursors.iter().find(|one| one.name == self.name);
+        for (source_id, n) in cursor.into_iter().flat_map(|one| &one.untold_sources) {
+            if let Some(known) = losses.iter_mut().find(|one| one.source_id == *source_id) {
+                known.dropped += n;
+                continue;
+            }
+            let names = talkers.names(source_id);
+            let name = |of: fn(&Names) -> &String| {
+                let name = names.as_deref().map(of);
+                name.cloned().unwrap_or_default()
+            };
+            losses.push(SourceLoss {
+                dropped: *n,
+                app: name(|names| &names.app),
+                space: name(|names| &names.space),
+                org: name(|names| &names.org),
+                source_id: source_id.clone(),
+            });
+        }
+        losses.sort_by_key(|loss| std::cmp::Reverse(loss.dropped));
+        losses.truncate(LISTED);
+        losses
+    }
+
+    fn row(&self, buffer: &BufferReport, talkers: &Talkers) -> Subscription {
+        let Standing {
+            received,
+            pending,
+            account,
+        } = self.standing(buffer);
         Subscription {
             id: self.name.clone(),
             selector: self.filter.clone().unwrap_or_else(|| "all".to_owned()),
             api: self.kind.clone(),
             open: !self.state.has_ended(),
             received,
-            pending: received - account.total(),
+            pending,
             delivered: account.delivered,
             filtered: account.filtered,
             dead_lettered: account.dead_lettered,
             dropped: account.dropped,
-            lost_sources: self.state.losses(),
+            lost_sources: self.losses(buffer, talkers),
             ..Subscription::default()
         }
     }
@@ -113,7 +171,10 @@ impl Source for Ledger {
             component: "nozzle".to_owned(),
             instance: self.nozzle.clone(),
             ingress,
-            subscriptions: lines.iter().map(|line| line.row(&buffer)).collect(),
+            subscriptions: lines
+                .iter()
+                .map(|line| line.row(&buffer, &self.talkers))
+                .collect(),
             log: Some(LogFill {
                 bytes: buffer.bytes,
                 limit: buffer.max_bytes,

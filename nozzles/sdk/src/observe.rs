@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use loggregator_service::metrics::{Metrics, Samples, names};
 
-use crate::buffer::{BufferReport, CursorReport};
-use crate::ledger::{Ledger, Line};
+use crate::buffer::BufferReport;
+use crate::ledger::{Ledger, Line, Standing};
 use crate::pipeline::suspicion;
 use crate::take_in::now;
 use crate::talkers::IN_METRICS;
@@ -20,8 +20,7 @@ pub(crate) fn observe(metrics: &Metrics, ledger: &Arc<Ledger>) {
         let buffer = ledger.buffer.report();
         held(samples, &buffer);
         for line in ledger.lines.read().iter() {
-            let cursor = buffer.cursors.iter().find(|one| one.name == line.name);
-            destination(samples, line, buffer.next, cursor);
+            destination(samples, line, &buffer);
         }
         let (lines, bytes) = ledger.talkers.biggest(IN_METRICS);
         for slot in &lines {
@@ -73,12 +72,15 @@ fn intake(samples: &mut Samples, ledger: &Ledger) {
     samples.gauge(&names::NOZZLE_SILENCE_SECONDS, &[], silence);
 }
 
-fn destination(samples: &mut Samples, line: &Line, next: u64, cursor: Option<&CursorReport>) {
+fn destination(samples: &mut Samples, line: &Line, buffer: &BufferReport) {
     let name = [("destination", line.name.as_str())];
     let with = |label, value| [("destination", line.name.as_str()), (label, value)];
     let state = &line.state;
-    let (birth, account) = state.settled();
-    let received = next.saturating_sub(birth).max(account.total());
+    let Standing {
+        received,
+        pending,
+        account,
+    } = line.standing(buffer);
     samples.counter(&names::NOZZLE_DESTINATION_RECEIVED, &name, received);
     samples.counter(&names::NOZZLE_DELIVERED, &name, account.delivered);
     let retries = state.retries();
@@ -96,8 +98,8 @@ fn destination(samples: &mut Samples, line: &Line, next: u64, cursor: Option<&Cu
             samples.counter(def, &with(label, value), *n);
         }
     }
-    let pending = received - account.total();
     samples.gauge_count(&names::NOZZLE_PENDING, &name, pending);
+    let cursor = buffer.cursors.iter().find(|one| one.name == line.name);
     let bytes = cursor.map_or(0, |cursor| cursor.bytes);
     samples.gauge_count(&names::NOZZLE_PENDING_BYTES, &name, bytes);
     samples.gauge(

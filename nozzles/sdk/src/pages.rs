@@ -27,7 +27,7 @@ impl Pages for NozzlePages {
 
 /// How each destination is, and what it promises.
 fn destinations(ledger: &Ledger) -> Value {
-    let next = ledger.buffer.report().next;
+    let buffer = ledger.buffer.report();
     let lines = ledger.lines.read();
     let each = lines.iter().map(|line| {
         let state = &line.state;
@@ -37,7 +37,7 @@ fn destinations(ledger: &Ledger) -> Value {
             "kind": line.kind,
             "filter": line.filter,
             "guarantee": line.guarantee,
-            "pending": line.pending(next),
+            "pending": line.standing(&buffer).pending,
             "in_flight": state.in_flight.load(Relaxed),
             "concurrency_limit": state.limit.load(Relaxed),
             "breaker": breaker,

@@ -242,6 +242,32 @@ async fn what_is_left_in_memory_makes_the_drain_unfinished() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_full_share_left_out_is_lost_at_once_and_says_whose_it_was() {
+    let peer = Scripted::new(1);
+    peer.behave(Behaviour::Away).await;
+    let buffer = "[buffer.memory]\nmax_bytes = \"64KiB\"";
+    let nozzle = Nozzle::start(&file(&peer, buffer, "")).await;
+    for _ in 0..40 {
+        nozzle.feed(100);
+    }
+    let away = nozzle
+        .until("d", |line| line.received == 4000 && line.pending < 4000)
+        .await;
+    assert_eq!(away.delivered, 0);
+    assert_eq!(away.pending + away.dropped["backlog_full"], 4000);
+    let whose: u64 = away.lost_sources.iter().map(|source| source.dropped).sum();
+    assert_eq!(whose, away.dropped["backlog_full"]);
+
+    // It is counted once, also when the destination comes to it.
+    peer.behave(Behaviour::Healthy).await;
+    let back = nozzle.settled("d", 4000).await;
+    assert_eq!(back.dropped, away.dropped);
+    assert_eq!(back.delivered, away.pending);
+    assert_eq!(back.lost_sources, away.lost_sources);
+    nozzle.lifecycle.shutdown(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_change_restarts_only_what_changed_and_loses_nothing() {
     let (peer, other) = (Scripted::new(1), Scripted::new(1));
     let second = |more: &str| {

@@ -49,6 +49,7 @@ use crate::event::Event;
 use self::core::Core;
 use self::identity::BufferIdentity;
 use self::place::{Place, Point};
+pub(crate) use self::reading::BACKLOG_FULL;
 use self::reading::{Block, Step};
 use self::recover::{Failed, Layout};
 use self::segment::{Load, Loaded};
@@ -153,6 +154,10 @@ pub struct CursorReport {
     pub full: bool,
     /// Events that it lost to a full share and was not told of yet.
     pub untold: u64,
+    /// The loudest sources of these.
+    pub untold_sources: Vec<(String, u64)>,
+    /// Numbers of all that it lost to a full share and has not settled, in order.
+    pub skips: Vec<Range<u64>>,
     /// When the oldest event that waits for it was received, in nanoseconds since 1970, to within 64 KiB of events before.
     pub oldest: Option<i64>,
 }
@@ -383,6 +388,8 @@ impl State {
                 max_bytes: place.share,
                 full: place.is_full,
                 untold: place.untold(),
+                untold_sources: place.untold_sources(),
+                skips: place.needed().skips,
                 oldest: self.oldest(place),
             }
         };

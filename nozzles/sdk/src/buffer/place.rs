@@ -105,6 +105,18 @@ impl Place {
             .sum()
     }
 
+    /// The loudest sources of these.
+    pub(super) fn untold_sources(&self) -> Vec<(String, u64)> {
+        let untold = self.skips.iter();
+        let mut untold = untold.filter(|skip| skip.to.seq > self.read.seq);
+        let Some(first) = untold.next() else {
+            return Vec::new();
+        };
+        let mut sources = first.sources.clone();
+        untold.for_each(|skip| sources.merge(skip.sources.clone()));
+        sources.top()
+    }
+
     /// Everything before `next` is settled.
     pub(super) fn settle(&mut self, next: u64, account: &Account) {
         debug_assert_eq!(

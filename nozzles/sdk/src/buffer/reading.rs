@@ -11,7 +11,7 @@ use super::state::{Damage, Data, State, weight};
 use super::{Lost, Read};
 
 /// Losses to a full share.
-const BACKLOG_FULL: &str = "backlog_full";
+pub(crate) const BACKLOG_FULL: &str = "backlog_full";
 /// Losses to a disk that does not give back what was written.
 const DAMAGED: &str = "damaged";
 

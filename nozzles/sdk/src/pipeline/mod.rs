@@ -364,8 +364,9 @@ impl Pipeline {
     fn checkpoint(&mut self, now: Instant) {
         if self.window.advance() {
             let account = self.window.account();
-            self.cursor.checkpoint(self.window.next(), account);
+            // In this order: what the buffer no longer tells of as skipped is in the account.
             self.setup.state.settle(self.birth, account);
+            self.cursor.checkpoint(self.window.next(), account);
             self.setup.state.progressed(now);
         }
     }

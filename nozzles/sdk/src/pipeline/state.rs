@@ -16,7 +16,7 @@ use crate::top::{Slot, Top};
 /// Sources whose losses are counted; the biggest losers are always among them.
 const LOSERS: usize = 200;
 /// Of these so many stand in the ledger.
-const LISTED: usize = 32;
+pub(crate) const LISTED: usize = 32;
 
 /// Written by the pipeline, read by everybody else. Plain numbers are relaxed: each stands for itself.
 #[derive(Debug)]
