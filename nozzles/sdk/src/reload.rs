@@ -2,8 +2,8 @@
 
 use crate::base::{Planned, plan};
 use crate::config::{DestinationConfig, NozzleConfig};
-use crate::returning::{Returning, connect};
-use crate::run::{Place, Running};
+use crate::places::{Place, Returning, connect};
+use crate::run::Running;
 
 /// What a change of the configuration did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,6 +1,5 @@
 //! A whole nozzle: intake, buffer, one pipeline per destination.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use loggregator_service::ledger::{Report, Source as _};
 use loggregator_service::metrics::Metrics;
 use tokio::sync::Mutex;
 
-use crate::base::{Base, Launched, Planned, plans};
+use crate::base::{Base, Planned, plans};
 use crate::buffer::{self, Buffer, BufferError};
 use crate::config::{BufferConfig, ConfigError, ConfigErrors, NozzleConfig};
 use crate::destination::StartError;
@@ -24,7 +23,7 @@ use crate::kind::Kinds;
 use crate::ledger::Ledger;
 use crate::observe::observe;
 use crate::pages::NozzlePages;
-use crate::returning::Returning;
+use crate::places::{Nozzle, Place};
 use crate::take_in::TakeIn;
 use crate::tap::{Tap, TapError};
 
@@ -57,29 +56,6 @@ pub struct Running {
     pub admin_addr: Option<std::net::SocketAddr>,
     pub(crate) nozzle: Arc<Nozzle>,
     readiness: Readiness,
-}
-
-/// What is needed to change it.
-pub(crate) struct Nozzle {
-    pub base: Base,
-    pub kinds: Kinds,
-    pub config: Mutex<NozzleConfig>,
-    pub launched: Mutex<BTreeMap<String, Place>>,
-    /// The kinds of envelopes that are asked for.
-    pub wanted: KindSet,
-    /// The kinds for which `select.filter` can hold.
-    pub taken: KindSet,
-    /// The sources that are asked for; all without.
-    pub sources: Option<Vec<String>>,
-}
-
-/// Where a destination stands.
-#[derive(Debug)]
-pub(crate) enum Place {
-    /// It runs.
-    Runs(Launched),
-    /// It does not, and is tried again.
-    Returns(Returning),
 }
 
 impl fmt::Debug for Running {

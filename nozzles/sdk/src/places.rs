@@ -1,19 +1,45 @@
-//! A destination that could be started neither as a new configuration wants it nor as it was: its events wait in the buffer, and
-//! it is tried again until it starts or the next configuration takes its place.
+//! Where the destinations of a nozzle stand: each runs, or it could be started neither as a new configuration wants it nor as it
+//! was. Then its events wait in the buffer, and it is tried again until it starts or the next configuration takes its place.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use loggregator_envelope::KindSet;
 use loggregator_net::Backoff;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::{Connected, Launched, plan};
-use crate::config::DestinationConfig;
-use crate::run::{Nozzle, Place};
+use crate::base::{Base, Connected, Launched, plan};
+use crate::config::{DestinationConfig, NozzleConfig};
+use crate::kind::Kinds;
 
 /// The first wait between two attempts, and the longest.
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(30);
+
+/// What is needed to change a nozzle that runs.
+pub(crate) struct Nozzle {
+    pub base: Base,
+    pub kinds: Kinds,
+    pub config: Mutex<NozzleConfig>,
+    pub launched: Mutex<BTreeMap<String, Place>>,
+    /// The kinds of envelopes that are asked for.
+    pub wanted: KindSet,
+    /// The kinds for which `select.filter` can hold.
+    pub taken: KindSet,
+    /// The sources that are asked for; all without.
+    pub sources: Option<Vec<String>>,
+}
+
+/// Where a destination stands.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// It runs.
+    Runs(Launched),
+    /// It does not, and is tried again.
+    Returns(Returning),
+}
 
 /// A destination that does not run and is to.
 #[derive(Debug)]
