@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loggregator_nozzle::config::{ConfigErrors, Secret, Section, Time};
+use loggregator_nozzle::config::{ConfigErrors, Secret, Section, Size, Time};
 use serde::Deserialize;
 
 use crate::name;
@@ -91,6 +91,9 @@ pub(crate) struct Config {
     /// Series of one name.
     #[serde(default = "max_series_per_family")]
     pub max_series_per_family: usize,
+    /// Bytes of the labels of all series and of what tells streams apart.
+    #[serde(default = "max_bytes")]
+    pub max_bytes: Size,
     /// Different values of the label `host`; further ones are `other`. Profile `clean`.
     #[serde(default = "max_hosts")]
     pub max_hosts: usize,
@@ -188,6 +191,7 @@ pub(crate) struct Mapping {
     pub exemplars_above: Option<f64>,
     pub max_series: usize,
     pub max_series_per_family: usize,
+    pub max_bytes: usize,
     pub max_hosts: usize,
 }
 
@@ -294,6 +298,9 @@ impl Config {
                 fault(key, "must not be 0".to_owned());
             }
         }
+        if self.max_bytes.0 == 0 {
+            fault("max_bytes", "must not be 0".to_owned());
+        }
         if let Some(remote) = &self.remote_write {
             faults.extend(remote.faults());
         }
@@ -340,6 +347,7 @@ impl Config {
                 .then_some(self.exemplars_above.0.as_secs_f64()),
             max_series: self.max_series,
             max_series_per_family: self.max_series_per_family,
+            max_bytes: usize::try_from(self.max_bytes.0).unwrap_or(usize::MAX),
             max_hosts: self.max_hosts,
         }
     }
@@ -469,6 +477,9 @@ fn max_series() -> usize {
 }
 fn max_series_per_family() -> usize {
     50_000
+}
+fn max_bytes() -> Size {
+    Size(256 << 20)
 }
 fn max_hosts() -> usize {
     1000

@@ -217,7 +217,10 @@ fn reason(refusal: Refusal, map: &Mapping) -> Reason {
         }
         Refusal::TypeConflict => "the metric exists with another type".to_owned(),
         Refusal::ReservedName => "the name is one of the profile's own".to_owned(),
-        Refusal::SeriesLimit => format!("more than max_series = {}", map.max_series),
+        Refusal::SeriesLimit => format!(
+            "more than max_series = {}, or than max_bytes = {}",
+            map.max_series, map.max_bytes
+        ),
         Refusal::FamilyLimit => format!(
             "more than max_series_per_family = {}",
             map.max_series_per_family

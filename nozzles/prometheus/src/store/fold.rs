@@ -4,7 +4,7 @@ use loggregator_envelope::{CounterRef, Kind, MetricRef, TimerRef};
 use loggregator_nozzle::Event;
 
 use super::data::Data;
-use super::{Place, Refusal, Store, Stream, Target};
+use super::{ENTRY, Place, Refusal, Store, Stream, Target};
 use crate::profile::{self, Request};
 use crate::tags::{Tags, part};
 
@@ -88,8 +88,11 @@ impl Store {
     /// Makes the present key a stream.
     fn begin(&mut self, target: Target, now: u64) -> Target {
         let known = self.streams.contains_key(self.key.as_slice());
+        let weight = self.key.len() + ENTRY;
+        let few = self.streams.len() < self.map.max_series.saturating_mul(2);
         // Refused streams are kept too, so that their next event costs one look-up. They are bounded with the others.
-        if known || self.streams.len() < self.map.max_series.saturating_mul(2) {
+        if known || (few && self.has_room(weight)) {
+            self.bytes += if known { 0 } else { weight };
             let stream = Stream {
                 seen: now,
                 target,

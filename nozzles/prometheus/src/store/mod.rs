@@ -30,6 +30,8 @@ pub(crate) use self::fold::Folded;
 const MAX_FAMILIES: usize = 10_000;
 /// Bytes of the labels of one series.
 const MAX_LABELS: usize = 8192;
+/// Bytes that a stream or a series counts beside its key or its labels.
+const ENTRY: usize = 128;
 /// Bytes of a metric's name.
 const MAX_NAME: usize = 512;
 
@@ -44,7 +46,7 @@ pub(crate) enum Refusal {
     TypeConflict,
     /// The name is one of the profile's own.
     ReservedName,
-    /// As many series as `max_series` allows.
+    /// As many series as `max_series` allows, or as many bytes of labels and tags as `max_bytes` does.
     SeriesLimit,
     /// As many series of this name as `max_series_per_family` allows.
     FamilyLimit,
@@ -159,6 +161,8 @@ pub(crate) struct Store {
     names: BTreeMap<String, u32>,
     claims: HashMap<String, u32, RandomState>,
     series: usize,
+    /// What the labels of all series and the keys of all streams take.
+    bytes: usize,
     hosts: HashSet<Box<str>, RandomState>,
     /// The key of the stream that is looked up.
     key: Vec<u8>,
@@ -176,6 +180,7 @@ impl Store {
             names: BTreeMap::new(),
             claims: HashMap::default(),
             series: 0,
+            bytes: 0,
             hosts: HashSet::default(),
             key: Vec::with_capacity(1024),
             touched: None,
@@ -198,6 +203,17 @@ impl Store {
     /// Series that exist.
     pub(crate) fn series(&self) -> usize {
         self.series
+    }
+
+    /// What the labels of all series and the keys of all streams take, in bytes.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether so many bytes more may be kept.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.bytes.saturating_add(bytes) <= self.map.max_bytes
     }
 
     /// Streams that exist.
@@ -252,13 +268,19 @@ impl Store {
             return Err(Refusal::LabelsTooLong);
         }
         let index = self.family(described.head)?;
-        let room = self.series < self.map.max_series;
+        let weight = described.labels.len() + ENTRY;
+        // With its stream, which is kept after it: there is no series that nothing goes into.
+        let both = weight + self.key.len() + ENTRY;
+        let room = self.series < self.map.max_series && self.has_room(both);
         let Some(family) = self.families[index as usize].as_mut() else {
             return Err(Refusal::SeriesLimit);
         };
         let before = family.live;
         let placed = family.slot(raw, described.labels, now, &self.map, room);
-        self.series += family.live - before;
+        if family.live > before {
+            self.series += 1;
+            self.bytes += weight;
+        }
         let (slot, fresh) = placed?;
         let place = Place {
             family: index,
@@ -310,15 +332,22 @@ impl Store {
     pub(crate) fn sweep(&mut self, now: u64, mut gone: impl FnMut(&Arc<Head>, Series)) {
         let expire_ms = self.map.expire_ms;
         // Streams first: a series is as young as its youngest stream, so that none is left without its series.
-        self.streams
-            .retain(|_, stream| now.saturating_sub(stream.seen) < expire_ms);
+        let mut freed = 0;
+        self.streams.retain(|key, stream| {
+            let lives = now.saturating_sub(stream.seen) < expire_ms;
+            freed += if lives { 0 } else { key.len() + ENTRY };
+            lives
+        });
         for index in 0..self.families.len() {
             let Some(family) = &mut self.families[index] else {
                 continue;
             };
             let before = family.live;
             let head = Arc::clone(&family.head);
-            family.sweep(now, expire_ms, |series| gone(&head, series));
+            family.sweep(now, expire_ms, |series| {
+                freed += series.labels.len() + ENTRY;
+                gone(&head, series);
+            });
             let removed = before - family.live;
             self.series -= removed;
             self.counts.expired += removed as u64;
@@ -331,6 +360,7 @@ impl Store {
                 self.free.push(u32::try_from(index).unwrap_or(u32::MAX));
             }
         }
+        self.bytes -= freed;
         if self.hosts.len() >= self.map.max_hosts {
             self.forget_hosts();
         }

@@ -71,6 +71,35 @@ fn caps_refuse_and_count_and_known_series_go_on() {
 }
 
 #[test]
+fn labels_and_tags_are_bounded_in_bytes_and_expiry_gives_them_back() {
+    let store = store("max_bytes = \"64KiB\"\nexpire = \"10s\"");
+    let long = "x".repeat(4000);
+    let fold = |source: &str, now: u64| {
+        let event = event(source, "", &[("long", &long)], gauge(&[("a", "", 1.0)]));
+        store.lock().fold(&event, now)
+    };
+    let taken = (0..100)
+        .take_while(|source| fold(&source.to_string(), 0) == Folded::Taken)
+        .count();
+    // Each has its labels in its series, and all its tags in the key of its stream.
+    assert_eq!(taken, 7);
+    for source in 100..200 {
+        let refused = Folded::Refused(Refusal::SeriesLimit);
+        assert_eq!(fold(&source.to_string(), 0), refused);
+    }
+    assert!(store.lock().bytes() <= 64 << 10);
+    assert_eq!(fold("0", 9_999), Folded::Taken, "known ones go on");
+
+    store.lock().sweep(10_000, |_, _| {});
+    let one = store.lock().bytes();
+    assert!((8000..9000).contains(&one), "{one}");
+    store.lock().sweep(19_999, |_, _| {});
+    assert_eq!(store.lock().bytes(), 0);
+    assert_eq!(fold("200", 20_000), Folded::Taken);
+    assert_eq!(store.lock().bytes(), one + "00".len() * 2);
+}
+
+#[test]
 fn what_clients_write_as_they_like_is_bounded() {
     let store = fed(
         "max_hosts = 2",
