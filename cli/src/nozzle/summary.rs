@@ -283,6 +283,14 @@ fn destination_warnings(
     if let Ok(table) = of.section.read::<Map<String, Value>>() {
         unverified_within(&section, &table, warnings);
     }
+    if let Some(longest) = plan.longest_delivery()
+        && of.retry.timeout.0 <= longest
+    {
+        warnings.push(format!(
+            "destination.{name}.retry.timeout: {:?} is not longer than one delivery may take by the limits of {} ({longest:?}): one that is given up in the middle goes again as a whole",
+            of.retry.timeout.0, of.kind
+        ));
+    }
     if of.dry_run {
         warnings.push(format!("destination.{name}.dry_run: nothing is sent"));
     }
@@ -481,6 +489,40 @@ tls.skip_verify = true
                 "destination.topic.kafka.sasl.mechanism: PLAIN without a table tls: whoever is on the way can read the password or token",
                 "destination.siem.syslog.tls.skip_verify: whoever answers is believed",
                 "nozzle.admin_addr: 0.0.0.0:9000 is open to the network: whoever reaches it reads which apps log how much (/talkers) and where to, without a password",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_delivery_that_would_be_given_up_in_the_middle_is_warned_of() {
+        let text = r#"[nozzle]
+name = "a"
+admin_addr = "127.0.0.1:1"
+[buffer.disk]
+path = "buffer"
+[[destination]]
+name = "each"
+retry.timeout = "30s"
+[destination.http]
+url = "http://localhost/{source_id}"
+timeout = "10s"
+[[destination]]
+name = "one"
+retry.timeout = "30s"
+[destination.http]
+url = "http://localhost/"
+timeout = "10s"
+[[destination]]
+name = "drain"
+retry.timeout = "20s"
+[destination.syslog]
+url = "https://localhost/"
+"#;
+        assert_eq!(
+            warnings(text),
+            [
+                "destination.each.retry.timeout: 30s is not longer than one delivery may take by the limits of http (30s): one that is given up in the middle goes again as a whole",
+                "destination.drain.retry.timeout: 20s is not longer than one delivery may take by the limits of syslog (40s): one that is given up in the middle goes again as a whole",
             ]
         );
     }

@@ -105,6 +105,12 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// Whether every event has the same target, so that a batch is one request.
+    pub fn fixed(&self) -> bool {
+        let mut headers = self.headers.iter().map(|(_, value)| value);
+        self.url.constant().is_some() && headers.all(|value| value.constant().is_some())
+    }
+
     /// Reads and checks a section.
     pub fn read(section: &Section) -> Result<Settings, ConfigErrors> {
         let raw: Raw = section.read()?;

@@ -71,6 +71,17 @@ impl Plan for HttpPlan {
         }
     }
 
+    fn longest_delivery(&self) -> Option<Duration> {
+        let settings = &self.0;
+        let one = settings.fixed() && !settings.single;
+        let before = if one {
+            Duration::ZERO
+        } else {
+            answers::LONGEST_POSTING
+        };
+        Some(before + settings.timeout)
+    }
+
     fn render(&self, event: &Event) -> Result<Vec<Rendered>, Reason> {
         let target = self.0.target(event)?;
         Ok(vec![Rendered {
@@ -141,7 +152,7 @@ impl Destination for Http {
             decided[at] = Some(Outcome::Rejected(why));
         }
         let mut left = VecDeque::from(groups);
-        let mut why_left = Reason::new("not_sent", "");
+        let (mut why_left, mut pause) = (Reason::new("not_sent", ""), None);
         while let Some(group) = left.pop_front() {
             let any = decided.iter().any(Option::is_some);
             if any && begun.elapsed() >= answers::LONGEST_POSTING {
@@ -151,12 +162,18 @@ impl Destination for Http {
             let count = group.events.len();
             let outcomes = match self.post(&group).await {
                 Delivery::All => vec![Outcome::Delivered; count],
-                Delivery::Each(outcomes) => outcomes,
-                Delivery::Retry { why, after } if !any => return Delivery::Retry { why, after },
-                Delivery::Retry { why, .. } => {
-                    // What follows must not overtake it.
-                    why_left = why;
-                    break;
+                Delivery::Each(each) | Delivery::Paused { each, .. } => each,
+                // Nobody is there: for none of them.
+                Delivery::Retry { why, .. } if !any && answers::unreachable(&why) => {
+                    return Delivery::retry(why);
+                }
+                // What follows must not overtake it.
+                Delivery::Retry { why, after } => {
+                    (why_left, pause) = (why, after);
+                    if pause.is_some() {
+                        break;
+                    }
+                    vec![Outcome::Retry(why_left.clone()); count]
                 }
                 Delivery::Refused(_) | Delivery::TooLarge(_) if count > 1 => {
                     // Refused as a whole: event by event.
@@ -168,12 +185,20 @@ impl Destination for Http {
                 Delivery::Refused(why) => vec![Outcome::Rejected(why)],
                 Delivery::TooLarge(why) => vec![Outcome::Oversize(why)],
             };
+            let failed = matches!(outcomes.first(), Some(Outcome::Retry(_)));
             for (at, outcome) in group.places.iter().zip(outcomes) {
                 decided[*at] = Some(outcome);
             }
+            if failed {
+                break;
+            }
         }
         let outcome =
-            |decided: Option<Outcome>| decided.unwrap_or_else(|| Outcome::Retry(why_left.clone()));
-        Delivery::Each(decided.into_iter().map(outcome).collect())
+            |decided: Option<Outcome>| decided.unwrap_or_else(|| Outcome::Later(why_left.clone()));
+        let each = decided.into_iter().map(outcome).collect();
+        match pause {
+            Some(after) => Delivery::Paused { each, after },
+            None => Delivery::Each(each),
+        }
     }
 }

@@ -46,11 +46,7 @@ pub(crate) fn groups<'a>(
     events: &'a [Event],
 ) -> (Vec<Group<'a>>, Vec<(usize, Reason)>) {
     let (mut groups, mut rejected): (Vec<Group<'_>>, _) = (Vec::new(), Vec::new());
-    let fixed = settings.url.constant().is_some()
-        && settings
-            .headers
-            .iter()
-            .all(|(_, value)| value.constant().is_some());
+    let fixed = settings.fixed();
     for (at, event) in events.iter().enumerate() {
         // Without a field in the templates all events have the target of the first.
         let known = if fixed { groups.last_mut() } else { None };

@@ -104,7 +104,7 @@ impl Handler for Answers {
             };
             let mut response = server::Response::new(full(status.to_string()));
             *response.status_mut() = status;
-            if own.is_some() {
+            if own == Some(429) {
                 let value = "7".parse().unwrap();
                 response.headers_mut().insert("retry-after", value);
             }
@@ -376,7 +376,8 @@ async fn what_follows_a_failure_does_not_overtake_it() {
     *stub.state.answers.lock() = vec![("/b", 503)];
     let delivery = deliver(&destination, &["a", "b", "c", "b"]).await;
     let again = || Outcome::Retry(said(503));
-    let expected = vec![Outcome::Delivered, again(), again(), again()];
+    let later = || Outcome::Later(said(503));
+    let expected = vec![Outcome::Delivered, again(), later(), again()];
     assert_eq!(delivery, Delivery::Each(expected));
     assert_eq!(paths(&stub), ["/a", "/b"]);
 
@@ -384,13 +385,13 @@ async fn what_follows_a_failure_does_not_overtake_it() {
     stub.state.requests.lock().clear();
     *stub.state.answers.lock() = vec![("/a", 422), ("/a", 422), ("/a", 503)];
     let delivery = deliver(&destination, &["a", "a", "a", "b"]).await;
-    let expected = vec![Outcome::Rejected(said(422)), again(), again(), again()];
+    let expected = vec![Outcome::Rejected(said(422)), again(), later(), later()];
     assert_eq!(delivery, Delivery::Each(expected));
     assert_eq!(paths(&stub), ["/a", "/a", "/a"]);
 }
 
 #[tokio::test]
-async fn a_pause_is_respected_as_long_as_nothing_is_decided() {
+async fn a_pause_that_was_asked_for_is_told_and_no_attempt() {
     for settings in ["", "single = true"] {
         let stub = Stub::start();
         let section = format!(
@@ -398,13 +399,16 @@ async fn a_pause_is_respected_as_long_as_nothing_is_decided() {
             stub.state.addr
         );
         let destination = start(&section).await;
-        *stub.state.answers.lock() = vec![("/a", 429)];
-        let expected = Delivery::Retry {
-            why: said(429),
-            after: Some(Duration::from_secs(7)),
-        };
-        assert_eq!(deliver(&destination, &["a", "b"]).await, expected);
-        assert_eq!(paths(&stub), ["/a"]);
+        let later = || Outcome::Later(said(429));
+        *stub.state.answers.lock() = vec![("/a", 429), ("/b", 429)];
+        for (sources, first) in [(["a", "b"], later()), (["c", "b"], Outcome::Delivered)] {
+            let expected = Delivery::Paused {
+                each: vec![first, later()],
+                after: Duration::from_secs(7),
+            };
+            assert_eq!(deliver(&destination, &sources).await, expected);
+        }
+        assert_eq!(paths(&stub), ["/a", "/c", "/b"]);
     }
 }
 
@@ -419,7 +423,7 @@ async fn a_slow_server_gets_what_there_is_time_for() {
         let destination = start(&section).await;
         *stub.state.takes.lock() = Duration::from_secs(12);
         let delivery = deliver(&destination, &["a", "b", "c", "d"]).await;
-        let later = || Outcome::Retry(answers::out_of_time());
+        let later = || Outcome::Later(answers::out_of_time());
         let expected = vec![Outcome::Delivered, Outcome::Delivered, later(), later()];
         assert_eq!(delivery, Delivery::Each(expected));
         assert_eq!(paths(&stub), ["/a", "/b"]);

@@ -102,6 +102,10 @@ impl Plan for KafkaPlan {
         }
     }
 
+    fn longest_delivery(&self) -> Option<Duration> {
+        Some(self.config.stall_timeout.0)
+    }
+
     fn accepts(&self) -> KindSet {
         self.mapping.accepts()
     }
@@ -112,7 +116,10 @@ impl Plan for KafkaPlan {
         let subject = Subject::new(event);
         let content = self.mapping.content(&subject, &identity, &mut room);
         let (key, values) = content.map_err(|outcome| match outcome {
-            Outcome::Rejected(why) | Outcome::Oversize(why) | Outcome::Retry(why) => why,
+            Outcome::Rejected(why)
+            | Outcome::Oversize(why)
+            | Outcome::Retry(why)
+            | Outcome::Later(why) => why,
             Outcome::Delivered => Reason::new("delivered", ""),
         })?;
         let topic = self.mapping.topics.of(&subject)?;

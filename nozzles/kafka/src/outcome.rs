@@ -105,6 +105,7 @@ mod tests {
         match of_report(code, "t") {
             Outcome::Delivered => ("delivered", String::new()),
             Outcome::Retry(why) => ("retry", why.code.into_owned()),
+            Outcome::Later(why) => ("later", why.code.into_owned()),
             Outcome::Rejected(why) => ("rejected", why.code.into_owned()),
             Outcome::Oversize(why) => ("oversize", why.code.into_owned()),
         }

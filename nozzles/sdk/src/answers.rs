@@ -66,11 +66,21 @@ pub fn out_of_time() -> Reason {
     Reason::new("time", format!("not sent within {seconds} s"))
 }
 
+/// Whether the other side was not reached at all: then it is a failure for every event of a batch, not only for those of the
+/// request that met it.
+#[must_use]
+pub fn unreachable(why: &Reason) -> bool {
+    matches!(&*why.code, CONNECT | TLS)
+}
+
+const CONNECT: &str = "connect";
+const TLS: &str = "tls";
+
 /// Codes of requests without an answer: `connect`, `tls`, `timeout`, `exchange`, `answer`.
 fn code(error: &ClientError) -> &'static str {
     match error {
-        ClientError::Connect { .. } => "connect",
-        ClientError::Handshake { .. } | ClientError::NoTls { .. } => "tls",
+        ClientError::Connect { .. } => CONNECT,
+        ClientError::Handshake { .. } | ClientError::NoTls { .. } => TLS,
         ClientError::Timeout { .. } => "timeout",
         ClientError::Exchange { .. } | ClientError::Address => "exchange",
         _ => "answer",

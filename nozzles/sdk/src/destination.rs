@@ -42,9 +42,18 @@ pub trait Destination: Send + Sync + 'static {
 pub enum Delivery {
     /// Every event was taken.
     All,
-    /// One outcome per event, in order. Too short a list counts as [`Outcome::Retry`] for the rest.
+    /// One outcome per event, in order. Too short a list counts as its last [`Outcome::Retry`] or [`Outcome::Later`] for the
+    /// rest, as a retry without a reason where it has neither.
     Each(Vec<Outcome>),
-    /// Nothing is known to have been taken: the same events come again after a backoff, at the earliest after `after`.
+    /// As [`Delivery::Each`], and the destination asked for a pause, such as by an HTTP `Retry-After`.
+    Paused {
+        /// One outcome per event, in order.
+        each: Vec<Outcome>,
+        /// The pause.
+        after: Duration,
+    },
+    /// Nothing is known to have been taken: the same events come again after a backoff, at the earliest after `after`. To wait
+    /// as one is asked to is no attempt: with a pause it counts as [`Outcome::Later`] for each event.
     Retry {
         /// Why.
         why: Reason,
@@ -71,8 +80,11 @@ impl Delivery {
 pub enum Outcome {
     /// It was taken.
     Delivered,
-    /// Not taken; it may be later.
+    /// Not taken; it may be later. It counts as an attempt: after `retry.attempts` of them the event is a dead letter.
     Retry(Reason),
+    /// Not tried, or not taken because the destination asked to have it later: it comes again and no attempt is counted. For
+    /// what follows an event that failed and must not overtake it, and for what there was no time for.
+    Later(Reason),
     /// It will never be taken: dead letter.
     Rejected(Reason),
     /// It is too large, ever: dead letter.

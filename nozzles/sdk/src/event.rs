@@ -92,7 +92,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// A batch of these events, tried for the `attempt`-th time, counted from 0.
+    /// A batch of these events; none of them was tried more than `attempt` times before.
     #[must_use]
     pub fn new(events: Vec<Event>, attempt: u32) -> Batch {
         Batch { events, attempt }
@@ -109,7 +109,7 @@ impl Batch {
         self.events
     }
 
-    /// How often these events were tried before. Above 0 some of them may have arrived already.
+    /// How often any of these events was tried before, at most. Above 0 some of them may have arrived already.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt

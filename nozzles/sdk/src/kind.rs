@@ -49,6 +49,12 @@ pub trait Plan: Send + Sync + fmt::Debug {
         Vec::new()
     }
 
+    /// How long one delivery may take by its own limits. `retry.timeout` should be longer: a delivery that the framework gives
+    /// up in the middle goes again as a whole. `nozzle check` warns of it. `None` where that does no harm.
+    fn longest_delivery(&self) -> Option<Duration> {
+        None
+    }
+
     /// What it would send for this event; for tests in the configuration, `tap` and dry runs. Must be what `deliver` does,
     /// by calling the same code.
     ///

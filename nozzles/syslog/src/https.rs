@@ -96,7 +96,7 @@ impl Https {
         let mut outcomes = Vec::with_capacity(batch.len());
         for event in batch.events() {
             if !outcomes.is_empty() && begun.elapsed() >= answers::LONGEST_POSTING {
-                outcomes.resize(batch.len(), Outcome::Retry(answers::out_of_time()));
+                outcomes.resize(batch.len(), Outcome::Later(answers::out_of_time()));
                 break;
             }
             let mut page = Page::new(Prefix::None);
@@ -105,27 +105,42 @@ impl Https {
                 outcomes.push(refusal.into());
                 continue;
             }
-            let mut outcome = Outcome::Delivered;
+            let (mut outcome, mut pause) = (Outcome::Delivered, None);
             for message in page.messages() {
                 let body = Bytes::copy_from_slice(message);
                 match self.post(body, 1, 1, again).await {
                     Delivery::All => continue,
-                    Delivery::Each(each) => outcome = each.into_iter().next().unwrap_or(outcome),
+                    Delivery::Each(each) | Delivery::Paused { each, .. } => {
+                        outcome = each.into_iter().next().unwrap_or(outcome);
+                    }
                     Delivery::Refused(why) => outcome = Outcome::Rejected(why),
                     Delivery::TooLarge(why) => outcome = Outcome::Oversize(why),
-                    Delivery::Retry { why, after } if outcomes.is_empty() => {
-                        return Delivery::Retry { why, after };
+                    // Nobody is there: for none of them.
+                    Delivery::Retry { why, .. }
+                        if outcomes.is_empty() && answers::unreachable(&why) =>
+                    {
+                        return Delivery::retry(why);
                     }
-                    Delivery::Retry { why, .. } => outcome = Outcome::Retry(why),
+                    Delivery::Retry { why, after } => {
+                        pause = after;
+                        outcome = match after {
+                            Some(_) => Outcome::Later(why),
+                            None => Outcome::Retry(why),
+                        };
+                    }
                 }
                 break;
             }
-            if let Outcome::Retry(why) = outcome {
+            outcomes.push(outcome.clone());
+            if let Outcome::Retry(why) | Outcome::Later(why) = outcome {
                 // What follows must not overtake it.
-                outcomes.resize(batch.len(), Outcome::Retry(why));
+                outcomes.resize(batch.len(), Outcome::Later(why));
+                if let Some(after) = pause {
+                    let each = outcomes;
+                    return Delivery::Paused { each, after };
+                }
                 break;
             }
-            outcomes.push(outcome);
         }
         Delivery::Each(outcomes)
     }

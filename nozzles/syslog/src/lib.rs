@@ -36,6 +36,7 @@ use std::time::Duration;
 use loggregator_nozzle::config::{ConfigErrors, Section};
 use loggregator_nozzle::{
     BoxFuture, Context, DynDestination, Event, Kind, Limits, Plan, Reason, Rendered, StartError,
+    answers,
 };
 
 pub use config::Endpoints;
@@ -108,6 +109,17 @@ impl Plan for SyslogPlan {
                 Transport::Tcp | Transport::Tls => 32,
                 _ => 1,
             },
+        }
+    }
+
+    fn longest_delivery(&self) -> Option<Duration> {
+        let connection = &self.0.connection;
+        let request = connection.connect_timeout + connection.write_timeout;
+        match self.0.transport {
+            Transport::Https => Some(answers::LONGEST_POSTING + request),
+            Transport::HttpsBatch => Some(request),
+            Transport::Tcp | Transport::Tls => Some(request + connection.settle),
+            Transport::Udp => None,
         }
     }
 

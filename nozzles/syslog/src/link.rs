@@ -29,11 +29,20 @@ pub(crate) struct Job {
     pub page: Page,
     /// Whether it was tried before.
     pub again: bool,
-    pub done: oneshot::Sender<(Result<(), Reason>, Page)>,
+    pub done: oneshot::Sender<(Result<(), Failure>, Page)>,
+}
+
+/// Why a batch is not confirmed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It was tried.
+    Tried(Reason),
+    /// Older ones failed and go first.
+    Behind(Reason),
 }
 
 impl Job {
-    fn finish(self, outcome: Result<(), Reason>) {
+    fn finish(self, outcome: Result<(), Failure>) {
         // Nobody may wait for it any more.
         self.done.send((outcome, self.page)).ok();
     }
@@ -188,7 +197,9 @@ impl Link {
         }
         if !self.gate.passes(job.first) {
             let detail = "older events failed and go first";
-            return self.fail(job, &Reason::new("after_a_failure", detail));
+            let reason = Reason::new("after_a_failure", detail);
+            self.gate.failed(job.first);
+            return job.finish(Err(Failure::Behind(reason)));
         }
         let patience = self.settings.connection.write_timeout;
         let connection = match self.connected().await {
@@ -221,7 +232,7 @@ impl Link {
 
     fn fail(&mut self, job: Job, reason: &Reason) {
         self.gate.failed(job.first);
-        job.finish(Err(reason.clone()));
+        job.finish(Err(Failure::Tried(reason.clone())));
     }
 
     /// The connection, made now if there is none.

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use loggregator_nozzle::{Batch, Context, Delivery, Destination, Reason};
+use loggregator_nozzle::{Batch, Context, Delivery, Destination, Outcome, Reason};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::config::Settings;
 use crate::counts::Counts;
 use crate::format::Formatter;
-use crate::link::{Command, Job, Link};
+use crate::link::{Command, Failure, Job, Link};
 use crate::page::{Page, Prefix};
 
 /// Batches that wait for the link: more than are ever on their way.
@@ -132,7 +132,8 @@ impl Destination for Stream {
         self.put_back(page);
         match outcome {
             Ok(()) => delivered(),
-            Err(why) => Delivery::Retry { why, after: None },
+            Err(Failure::Tried(why)) => Delivery::retry(why),
+            Err(Failure::Behind(why)) => Delivery::Each(vec![Outcome::Later(why); batch.len()]),
         }
     }
 

@@ -107,7 +107,8 @@ impl Destination for Udp {
                 self.counts.broken(&error);
                 state.socket = None;
                 let why = Reason::new("datagram", error.to_string());
-                outcomes.resize(batch.len(), Outcome::Retry(why));
+                outcomes.push(Outcome::Retry(why.clone()));
+                outcomes.resize(batch.len(), Outcome::Later(why));
                 break;
             }
             outcomes.push(Outcome::Delivered);

@@ -53,9 +53,10 @@ impl Handler for Stub {
             let status = state.answers.lock().pop().unwrap_or(200);
             let mut response = Response::new(full("said so"));
             *response.status_mut() = StatusCode::from_u16(status).unwrap();
-            response
-                .headers_mut()
-                .insert("retry-after", "3".parse().unwrap());
+            if status == 503 {
+                let value = "3".parse().unwrap();
+                response.headers_mut().insert("retry-after", value);
+            }
             response
         })
     }
@@ -182,10 +183,39 @@ async fn what_follows_a_failure_does_not_overtake_it() {
         Outcome::Delivered,
         Outcome::Rejected(why(422)),
         Outcome::Retry(why(500)),
-        Outcome::Retry(why(500)),
+        Outcome::Later(why(500)),
     ];
     assert_eq!(delivery, Delivery::Each(expected));
     assert_eq!(receiver.state.requests.lock().len(), 3);
+
+    // The first one neither: what was not posted is not tried.
+    receiver.state.answers.lock().push(500);
+    let delivery = running.destination.deliver(&batch(&["one", "two"])).await;
+    let expected = vec![Outcome::Retry(why(500)), Outcome::Later(why(500))];
+    assert_eq!(delivery, Delivery::Each(expected));
+
+    // And to wait as the server asks is no attempt at all.
+    *receiver.state.answers.lock() = vec![503, 200];
+    let delivery = running.destination.deliver(&batch(&["one", "two"])).await;
+    let expected = Delivery::Paused {
+        each: vec![Outcome::Delivered, Outcome::Later(why(503))],
+        after: Duration::from_secs(3),
+    };
+    assert_eq!(delivery, expected);
+}
+
+#[tokio::test]
+async fn that_nobody_is_there_concerns_all_of_a_batch() {
+    let addr = {
+        let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        unused.local_addr().unwrap()
+    };
+    let running = start(&format!("url = \"https://{addr}/\"")).await;
+    let delivery = running.destination.deliver(&batch(&["one", "two"])).await;
+    let Delivery::Retry { why, after: None } = delivery else {
+        panic!("{delivery:?}");
+    };
+    assert_eq!(why.code, "connect");
 }
 
 #[tokio::test]
@@ -195,7 +225,7 @@ async fn a_slow_receiver_gets_what_there_is_time_for() {
     *receiver.state.takes.lock() = Duration::from_secs(12);
     let texts = ["one", "two", "three", "four"];
     let delivery = running.destination.deliver(&batch(&texts)).await;
-    let later = || Outcome::Retry(answers::out_of_time());
+    let later = || Outcome::Later(answers::out_of_time());
     let expected = vec![Outcome::Delivered, Outcome::Delivered, later(), later()];
     assert_eq!(delivery, Delivery::Each(expected));
     assert_eq!(receiver.state.requests.lock().len(), 2);

@@ -13,6 +13,7 @@ fn codes(outcomes: &[Outcome]) -> Vec<String> {
         Outcome::Rejected(why) => format!("rejected {}", why.code),
         Outcome::Oversize(why) => format!("oversize {}", why.code),
         Outcome::Retry(why) => format!("retry {}", why.code),
+        Outcome::Later(why) => format!("later {}", why.code),
     };
     outcomes.iter().map(code).collect()
 }

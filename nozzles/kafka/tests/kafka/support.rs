@@ -87,7 +87,7 @@ impl Subject {
             let batch = Batch::new(left.clone(), attempt);
             let each = match self.destination.deliver(&batch).await {
                 Delivery::All => vec![Outcome::Delivered; left.len()],
-                Delivery::Each(each) => each,
+                Delivery::Each(each) | Delivery::Paused { each, .. } => each,
                 Delivery::Retry { why, .. } => vec![Outcome::Retry(why); left.len()],
                 Delivery::TooLarge(why) | Delivery::Refused(why) => {
                     return self.halves(left, why).await;

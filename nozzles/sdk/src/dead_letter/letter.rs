@@ -9,6 +9,15 @@ use time::format_description::well_known::Rfc3339;
 use crate::destination::Reason;
 use crate::event::Event;
 
+/// An event that a destination refused for good.
+#[derive(Debug, Clone)]
+pub(crate) struct Dead {
+    pub event: Event,
+    pub why: Reason,
+    /// How often it was tried, this time included.
+    pub attempts: u32,
+}
+
 /// An event that a destination refused, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Letter {
@@ -33,13 +42,8 @@ pub struct Letter {
 }
 
 impl Letter {
-    pub(crate) fn new(
-        destination: &str,
-        event: &Event,
-        why: &Reason,
-        attempts: u32,
-        now: i64,
-    ) -> Letter {
+    pub(crate) fn new(destination: &str, dead: &Dead, now: i64) -> Letter {
+        let Dead { event, why, .. } = dead;
         let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(now)).ok();
         Letter {
             time: time
@@ -48,7 +52,7 @@ impl Letter {
             destination: destination.to_owned(),
             reason: why.code.clone().into_owned(),
             detail: why.detail.clone(),
-            attempts,
+            attempts: dead.attempts,
             seq: event.seq,
             received: event.received,
             source_id: event.envelope().source_id().to_owned(),

@@ -15,12 +15,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+pub(crate) use letter::Dead;
 pub use letter::Letter;
 pub use replay::{ReplayError, Replayed, dead_letters, replay};
 pub use store::StoreError;
 pub(crate) use store::{folder, folder_name};
 
-use crate::destination::Reason;
 use crate::event::Event;
 use store::Store;
 
@@ -54,27 +54,27 @@ impl DeadLetters {
         })
     }
 
-    /// Keeps these, each tried so many times, and tells of each whether it is kept.
-    pub(crate) async fn keep(&self, letters: &[(Event, Reason)], attempts: u32) {
-        let kept = self.store(letters, attempts).await;
+    /// Keeps these, and tells of each whether it is kept.
+    pub(crate) async fn keep(&self, letters: &[Dead]) {
+        let kept = self.store(letters).await;
         if !kept {
             let n = letters.len() as u64;
             self.not_kept.fetch_add(n, Ordering::Relaxed);
         }
-        for (event, why) in letters {
-            self.tell(event, why, attempts, kept);
+        for dead in letters {
+            self.tell(dead, kept);
         }
     }
 
     /// Whether they are on the disk now.
-    async fn store(&self, letters: &[(Event, Reason)], attempts: u32) -> bool {
+    async fn store(&self, letters: &[Dead]) -> bool {
         let Some(store) = &self.store else {
             return false;
         };
         let now = crate::take_in::now();
         let letters: Vec<Letter> = letters
             .iter()
-            .map(|(event, why)| Letter::new(&self.destination, event, why, attempts, now))
+            .map(|dead| Letter::new(&self.destination, dead, now))
             .collect();
         let store = Arc::clone(store);
         // Waits for the disk, so not on a thread that others wait for.
@@ -101,7 +101,12 @@ impl DeadLetters {
         false
     }
 
-    fn tell(&self, event: &Event, why: &Reason, attempts: u32, kept: bool) {
+    fn tell(&self, dead: &Dead, kept: bool) {
+        let Dead {
+            event,
+            why,
+            attempts,
+        } = dead;
         // What is kept need not be repeated; of what is not, the beginning may help.
         let excerpt = if kept { String::new() } else { excerpt(event) };
         tracing::warn!(

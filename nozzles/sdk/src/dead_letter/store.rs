@@ -248,12 +248,18 @@ fn count_lines(path: &Path) -> Result<u64, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dead_letter::Dead;
     use crate::destination::Reason;
     use crate::event::Event;
 
     fn letter(seq: u64) -> Letter {
         let event = Event::new(seq, 5, bytes::Bytes::from_static(b"\x12\x03app"));
-        Letter::new("siem", &event, &Reason::new("bad", "\"x\"\n"), 1, 0)
+        let dead = Dead {
+            event,
+            why: Reason::new("bad", "\"x\"\n"),
+            attempts: 1,
+        };
+        Letter::new("siem", &dead, 0)
     }
 
     fn read(paths: &[PathBuf]) -> Vec<u64> {

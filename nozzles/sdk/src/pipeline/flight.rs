@@ -29,12 +29,13 @@ pub(crate) struct Landed {
 pub(crate) fn fly(destination: Arc<dyn DynDestination>, work: Work, timeout: Duration) -> Flight {
     Box::pin(async move {
         let started = Instant::now();
+        let most_tried = work.most_tried();
         let Work {
             events,
             notices,
-            attempt,
+            tried,
         } = work;
-        let batch = Batch::new(events, attempt);
+        let batch = Batch::new(events, most_tried);
         let retry = |code, detail: String| Delivery::Retry {
             why: Reason::new(code, detail),
             after: None,
@@ -52,7 +53,7 @@ pub(crate) fn fly(destination: Arc<dyn DynDestination>, work: Work, timeout: Dur
             work: Work {
                 events: batch.into_events(),
                 notices,
-                attempt,
+                tried,
             },
             delivery,
             took: started.elapsed(),

@@ -324,7 +324,6 @@ impl Pipeline {
         let first = work.first();
         self.setup.sizes.landed(&work, took);
         let notices = work.notices.clone();
-        let attempt = work.attempt;
         let verdict = work.judge(delivery, self.setup.config.retry.attempts);
         self.heed(&verdict, took, now);
         let over = self.window.fate(Class::Dropped, crate::quota::QUOTA);
@@ -344,16 +343,16 @@ impl Pipeline {
         let (notes, dead): (Vec<_>, Vec<_>) = verdict
             .dead
             .into_iter()
-            .partition(|(event, _)| notices.binary_search(&event.seq).is_ok());
-        for (event, _) in notes {
-            self.window.settle(event.seq, over);
+            .partition(|dead| notices.binary_search(&dead.event.seq).is_ok());
+        for note in notes {
+            self.window.settle(note.event.seq, over);
         }
         if !dead.is_empty() {
             // Kept first, settled then: a crash in between makes one more of it, never one less.
-            self.setup.dead_letters.keep(&dead, attempt + 1).await;
-            for (event, why) in &dead {
-                let fate = self.window.fate(Class::DeadLettered, &why.code);
-                self.window.settle(event.seq, fate);
+            self.setup.dead_letters.keep(&dead).await;
+            for dead in &dead {
+                let fate = self.window.fate(Class::DeadLettered, &dead.why.code);
+                self.window.settle(dead.event.seq, fate);
             }
         }
         self.lanes.landed(first, verdict.again);

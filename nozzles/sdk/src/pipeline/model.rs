@@ -16,7 +16,7 @@ use crate::event::Event;
 #[derive(Debug, Clone)]
 enum Answer {
     All,
-    /// Per event, over and over: 0 delivered, 1 retry, 2 rejected, 3 oversize.
+    /// Per event, over and over: 0 delivered, 1 retry, 2 rejected, 3 oversize, 4 later.
     Each(Vec<u8>),
     Retry,
     Refused,
@@ -26,7 +26,7 @@ enum Answer {
 fn answer() -> impl Strategy<Value = Answer> {
     prop_oneof![
         4 => Just(Answer::All),
-        2 => prop::collection::vec(0..4_u8, 1..6).prop_map(Answer::Each),
+        2 => prop::collection::vec(0..5_u8, 1..6).prop_map(Answer::Each),
         2 => Just(Answer::Retry),
         1 => Just(Answer::Refused),
         1 => Just(Answer::TooLarge),
@@ -42,6 +42,7 @@ impl Answer {
                 let outcome = |n: &u8| match n {
                     0 => Outcome::Delivered,
                     1 => Outcome::Retry(why()),
+                    4 => Outcome::Later(why()),
                     2 => Outcome::Rejected(why()),
                     _ => Outcome::Oversize(why()),
                 };
@@ -177,10 +178,10 @@ fn run(events: u64, batch: usize, limit: usize, answers: &[Answer], picks: &[usi
             assert!(window.settle(seq, Fate::DELIVERED));
             model.settle(seq, "delivered");
         }
-        for (event, why) in verdict.dead {
-            let fate = window.fate(Class::DeadLettered, &why.code);
-            assert!(window.settle(event.seq, fate));
-            model.settle(event.seq, "dead");
+        for dead in verdict.dead {
+            let fate = window.fate(Class::DeadLettered, &dead.why.code);
+            assert!(window.settle(dead.event.seq, fate));
+            model.settle(dead.event.seq, "dead");
         }
         lanes.landed(first, verdict.again);
         check(&mut window, &model);

@@ -32,7 +32,6 @@ impl Retrier {
             ..Work::default()
         }]);
         while let Some(work) = queue.pop_front() {
-            let attempt = work.attempt;
             let destination = Arc::clone(&self.destination);
             let Landed { work, delivery, .. } =
                 flight::fly(destination, work, self.retry.timeout.0).await;
@@ -40,7 +39,7 @@ impl Retrier {
             delivered += verdict.taken.len() as u64;
             dead += verdict.dead.len() as u64;
             if !verdict.dead.is_empty() {
-                dead_letters.keep(&verdict.dead, attempt + 1).await;
+                dead_letters.keep(&verdict.dead).await;
             }
             if verdict.progress() {
                 self.backoff.reset();
