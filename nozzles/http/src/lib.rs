@@ -167,13 +167,11 @@ impl Destination for Http {
                 Delivery::Retry { why, .. } if !any && answers::unreachable(&why) => {
                     return Delivery::retry(why);
                 }
-                // What follows must not overtake it.
                 Delivery::Retry { why, after } => {
-                    (why_left, pause) = (why, after);
-                    if pause.is_some() {
-                        break;
-                    }
-                    vec![Outcome::Retry(why_left.clone()); count]
+                    // What follows must not overtake it.
+                    left.clear();
+                    (why_left, pause) = (why.clone(), after);
+                    vec![Outcome::again(why, after); count]
                 }
                 Delivery::Refused(_) | Delivery::TooLarge(_) if count > 1 => {
                     // Refused as a whole: event by event.
@@ -185,20 +183,12 @@ impl Destination for Http {
                 Delivery::Refused(why) => vec![Outcome::Rejected(why)],
                 Delivery::TooLarge(why) => vec![Outcome::Oversize(why)],
             };
-            let failed = matches!(outcomes.first(), Some(Outcome::Retry(_)));
             for (at, outcome) in group.places.iter().zip(outcomes) {
                 decided[*at] = Some(outcome);
-            }
-            if failed {
-                break;
             }
         }
         let outcome =
             |decided: Option<Outcome>| decided.unwrap_or_else(|| Outcome::Later(why_left.clone()));
-        let each = decided.into_iter().map(outcome).collect();
-        match pause {
-            Some(after) => Delivery::Paused { each, after },
-            None => Delivery::Each(each),
-        }
+        Delivery::each(decided.into_iter().map(outcome).collect(), pause)
     }
 }

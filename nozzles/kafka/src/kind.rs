@@ -102,10 +102,6 @@ impl Plan for KafkaPlan {
         }
     }
 
-    fn longest_delivery(&self) -> Option<Duration> {
-        Some(self.config.stall_timeout.0)
-    }
-
     fn accepts(&self) -> KindSet {
         self.mapping.accepts()
     }

@@ -73,6 +73,15 @@ impl Delivery {
     pub fn retry(why: Reason) -> Delivery {
         Delivery::Retry { why, after: None }
     }
+
+    /// One outcome per event, and the pause that the destination asked for, where it did.
+    #[must_use]
+    pub fn each(each: Vec<Outcome>, pause: Option<Duration>) -> Delivery {
+        match pause {
+            Some(after) => Delivery::Paused { each, after },
+            None => Delivery::Each(each),
+        }
+    }
 }
 
 /// What became of one event.
@@ -89,6 +98,17 @@ pub enum Outcome {
     Rejected(Reason),
     /// It is too large, ever: dead letter.
     Oversize(Reason),
+}
+
+impl Outcome {
+    /// Of an event that was tried and comes again: an attempt, unless the destination asked for a pause.
+    #[must_use]
+    pub fn again(why: Reason, pause: Option<Duration>) -> Outcome {
+        match pause {
+            Some(_) => Outcome::Later(why),
+            None => Outcome::Retry(why),
+        }
+    }
 }
 
 /// Why something was not taken: a code for metrics and the ledger, and a text for people.

@@ -93,7 +93,7 @@ impl Https {
     async fn post_each(&self, batch: &Batch) -> Delivery {
         let again = batch.attempt() > 0;
         let begun = Instant::now();
-        let mut outcomes = Vec::with_capacity(batch.len());
+        let (mut outcomes, mut pause) = (Vec::with_capacity(batch.len()), None);
         for event in batch.events() {
             if !outcomes.is_empty() && begun.elapsed() >= answers::LONGEST_POSTING {
                 outcomes.resize(batch.len(), Outcome::Later(answers::out_of_time()));
@@ -105,7 +105,7 @@ impl Https {
                 outcomes.push(refusal.into());
                 continue;
             }
-            let (mut outcome, mut pause) = (Outcome::Delivered, None);
+            let mut outcome = Outcome::Delivered;
             for message in page.messages() {
                 let body = Bytes::copy_from_slice(message);
                 match self.post(body, 1, 1, again).await {
@@ -123,10 +123,7 @@ impl Https {
                     }
                     Delivery::Retry { why, after } => {
                         pause = after;
-                        outcome = match after {
-                            Some(_) => Outcome::Later(why),
-                            None => Outcome::Retry(why),
-                        };
+                        outcome = Outcome::again(why, after);
                     }
                 }
                 break;
@@ -135,14 +132,10 @@ impl Https {
             if let Outcome::Retry(why) | Outcome::Later(why) = outcome {
                 // What follows must not overtake it.
                 outcomes.resize(batch.len(), Outcome::Later(why));
-                if let Some(after) = pause {
-                    let each = outcomes;
-                    return Delivery::Paused { each, after };
-                }
                 break;
             }
         }
-        Delivery::Each(outcomes)
+        Delivery::each(outcomes, pause)
     }
 }
 

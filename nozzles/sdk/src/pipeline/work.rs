@@ -80,14 +80,14 @@ impl Work {
                 ..Verdict::default()
             },
             Delivery::Each(outcomes) => self.each(outcomes, attempts),
-            Delivery::Paused { each, after } => self.each(each, attempts).pausing(after),
-            Delivery::Retry { why, after: None } => self.each(vec![Outcome::Retry(why)], attempts),
-            Delivery::Retry {
-                why,
+            Delivery::Paused { each, after } => Verdict {
                 after: Some(after),
-            } => self
-                .each(vec![Outcome::Later(why)], attempts)
-                .pausing(after),
+                ..self.each(each, attempts)
+            },
+            Delivery::Retry { why, after } => Verdict {
+                after,
+                ..self.each(vec![Outcome::again(why, after)], attempts)
+            },
             Delivery::Refused(why) => self.bisect(&why),
             Delivery::TooLarge(why) => self.bisect(&oversize(&why)),
         }
@@ -173,13 +173,6 @@ impl Verdict {
     /// Whether the destination took or judged anything: it is there.
     pub(crate) fn progress(&self) -> bool {
         self.failed.is_none() || !self.taken.is_empty()
-    }
-
-    fn pausing(self, after: Duration) -> Verdict {
-        Verdict {
-            after: Some(after),
-            ..self
-        }
     }
 
     fn bury(&mut self, event: Event, why: Reason, attempts: u32) {
