@@ -187,10 +187,13 @@ impl Core {
         number(&mut events, first);
         match write(disk, &mut writer, &plan, &events) {
             Ok(bytes) => {
+                let mut unnamed = Vec::new();
                 if let Some(active) = &writer.active {
                     let mut state = self.state.lock();
                     state.commit(&plan, events, Some((&active.file, bytes)));
+                    unnamed = std::mem::take(&mut state.unnamed);
                 }
+                self.name(unnamed);
                 if std::mem::take(&mut writer.failing) {
                     tracing::info!("buffer: can be written to again");
                 }

@@ -19,6 +19,7 @@ mod core;
 pub mod format;
 mod fs;
 pub mod identity;
+mod naming;
 mod place;
 mod reading;
 mod recover;

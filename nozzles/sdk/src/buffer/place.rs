@@ -45,6 +45,8 @@ pub(super) struct Place {
     pub(super) skips: VecDeque<Skip>,
     /// Its share is full: the last skip, if there is one up to the log's end, is still growing.
     pub(super) is_full: bool,
+    /// Parts of its first loss that is not told of which it is still read whose they were.
+    pub(super) unnamed: usize,
 }
 
 impl Place {
@@ -61,6 +63,7 @@ impl Place {
             flight: VecDeque::new(),
             skips: VecDeque::new(),
             is_full: false,
+            unnamed: 0,
         }
     }
 

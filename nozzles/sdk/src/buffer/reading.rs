@@ -130,6 +130,9 @@ impl State {
                         // Still growing: it is told when it is over.
                         return Here::End;
                     }
+                    if place.unnamed > 0 {
+                        return Here::End;
+                    }
                     let (to, sources) = (skip.to, skip.sources.top());
                     self.lose(index, to, BACKLOG_FULL, sources, read);
                     continue;
@@ -202,7 +205,8 @@ impl State {
         Some((Arc::clone(events), at))
     }
 
-    fn load(&self, segment: usize, from: Point) -> Option<Load> {
+    /// What has to be read of a segment in a file, from there on.
+    pub(super) fn load(&self, segment: usize, from: Point) -> Option<Load> {
         let segment = &self.segments[segment];
         let Data::File(file) = &segment.data else {
             return None;

@@ -185,6 +185,14 @@ impl Load {
         Some(bytes)
     }
 
+    /// So many bytes from `offset` on, or fewer at the file's end. `None`: they cannot be read now.
+    pub(super) fn peek(&self, offset: u64, want: usize) -> Option<Bytes> {
+        let mut bytes = vec![0; want];
+        let n = read_full(&*self.file.file, &mut bytes, offset).ok()?;
+        bytes.truncate(n);
+        (n > 0).then(|| bytes.into())
+    }
+
     fn try_read(&self, into: &mut [u8], behind: usize) -> io::Result<usize> {
         let read = read_full(&*self.file.file, into, self.offset + behind as u64);
         if read.is_err() {

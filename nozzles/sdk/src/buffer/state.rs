@@ -11,6 +11,7 @@ use crate::config::Full;
 use crate::event::Event;
 
 use super::format::HEADER;
+use super::naming::Unnamed;
 use super::place::{Place, Point};
 use super::segment::SegmentFile;
 use super::sources::Sources;
@@ -80,6 +81,8 @@ pub(super) struct State {
     /// In order.
     pub(super) damage: Vec<Damage>,
     pub(super) places: Vec<Place>,
+    /// Losses of the last commit of which it has to be read whose they were.
+    pub(super) unnamed: Vec<Unnamed>,
     /// Nothing more will come.
     pub(super) closed: bool,
     /// A place has changed since it was written down.
@@ -134,6 +137,7 @@ impl State {
             marks: VecDeque::new(),
             damage: Vec::new(),
             places,
+            unnamed: Vec::new(),
             closed: false,
             changed: true,
             counts: Counts::default(),
@@ -348,8 +352,12 @@ impl State {
             to = if next.seq > to.seq { next } else { self.end };
             let mut sources = Sources::default();
             let place = &self.places[index];
-            for (from, behind) in place.runs(to) {
-                self.count_sources(from.seq.max(place.read.seq)..behind.seq, &mut sources);
+            let runs: Vec<_> = place.runs(to).collect();
+            let read = place.read;
+            for (from, behind) in runs {
+                let from = if from.seq > read.seq { from } else { read };
+                self.count_sources(from.seq..behind.seq, &mut sources);
+                self.leave_unnamed(index, from, behind.seq);
             }
             self.places[index].skip_oldest(to, sources);
             self.changed = true;

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::numbered;
 use crate::account::Account;
 use crate::buffer::{Buffer, BufferError, Read, Settings};
-use crate::config::{Backlog, BufferConfig, DiskBuffer, Size, Time};
+use crate::config::{Backlog, BufferConfig, DiskBuffer, Full, Size, Time};
 
 fn settings(path: &Path, destinations: &[&str]) -> Settings {
     Settings {
@@ -144,4 +144,37 @@ async fn with_no_interval_everything_is_synced_before_it_counts_as_accepted() {
         buffer.append(&numbered("s", i, 1, 1), 0).await;
         assert!(buffer.report().syncs > before);
     }
+}
+
+#[tokio::test]
+async fn whose_the_oldest_were_is_read_from_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(folder.path(), &["a"]);
+    settings.destinations[0].1 = Backlog {
+        max_bytes: Some(Size(512 << 10)),
+        full: Full::DropOldest,
+    };
+    let buffer = Buffer::open(&settings).unwrap();
+    let mut cursor = buffer.cursor("a").unwrap();
+    // One that is on its way is not left out.
+    buffer.append(&numbered("s0", 0, 1, 100), 7).await;
+    assert_eq!(cursor.next(1, usize::MAX).await.unwrap().events.len(), 1);
+    for i in 0..1000_u64 {
+        let source = ["loud", "loud", "loud", "quiet"][usize::try_from(i % 4).unwrap()];
+        buffer.append(&numbered(source, i * 10, 10, 100), 7).await;
+    }
+    let untold = buffer.report().cursors.remove(0);
+    let named = |sources: &[(String, u64)]| sources.iter().map(|(_, n)| n).sum::<u64>();
+    assert!(untold.untold > 5000, "{untold:?}");
+    assert_eq!(named(&untold.untold_sources), untold.untold);
+    let lost = cursor.next(1, usize::MAX).await.unwrap().lost;
+    assert_eq!(lost.len(), 1);
+    let range = lost[0].range.clone();
+    assert_eq!(range.start, 1);
+    let [(loud, n), (quiet, m)] = &lost[0].sources[..] else {
+        panic!("{:?}", lost[0].sources);
+    };
+    assert_eq!((loud.as_str(), quiet.as_str()), ("loud", "quiet"));
+    assert_eq!(n + m, range.end - range.start);
+    assert!(n.abs_diff(3 * m) <= 40, "{n} of loud, {m} of quiet");
 }
