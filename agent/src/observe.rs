@@ -54,6 +54,7 @@ impl Source for Observer {
                 envelopes: pool.pending(),
                 ..LogFill::default()
             }),
+            ..Report::default()
         }
     }
 }

@@ -30,6 +30,10 @@ pub struct Report {
     /// How full its log (a doppler's) or buffer (an agent's) is, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogFill>,
+    /// What the components before a nozzle told it that they lost of its subscription, by their origin. It never arrived,
+    /// so it is no part of `ingress`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub lost_upstream: BTreeMap<String, u64>,
 }
 
 /// What arrived at a component.
@@ -360,6 +364,7 @@ mod tests {
             },
             subscriptions: vec![subscription(), subscription()],
             log: None,
+            ..Report::default()
         };
         report.subscriptions[0].id.clear();
         let whose = "final account of doppler 127.0.0.1:8082";
@@ -397,6 +402,7 @@ mod tests {
                 envelopes: 4,
                 oldest_age_ms: 5,
             }),
+            ..Report::default()
         };
         let json = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);

@@ -116,6 +116,7 @@ impl Router {
                 envelopes: stats.log.envelopes,
                 oldest_age_ms: stats.log.oldest_age_ms,
             }),
+            ..ledger::Report::default()
         }
     }
 }

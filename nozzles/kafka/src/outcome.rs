@@ -57,7 +57,8 @@ pub(crate) fn of_report(code: Code, topic: &str) -> Outcome {
         | Code::BadMessage
         | Code::UnsupportedForMessageFormat
         | Code::UnsupportedCompressionType => Outcome::Rejected(reason(INVALID_RECORD)),
-        Code::InvalidDifferentRecord => Outcome::Retry(reason(INVALID_NEIGHBOUR)),
+        // It was not to blame: no attempt of its own.
+        Code::InvalidDifferentRecord => Outcome::Later(reason(INVALID_NEIGHBOUR)),
         Code::PolicyViolation => Outcome::Retry(reason(POLICY)),
         code if is_restart(code) => Outcome::Retry(reason(PRODUCER_RESTARTED)),
         code => Outcome::Retry(reason(of_client(code))),
@@ -135,7 +136,7 @@ mod tests {
             ),
             (Code::InvalidRecord, "rejected", "invalid_record"),
             (Code::InvalidTimestamp, "rejected", "invalid_record"),
-            (Code::InvalidDifferentRecord, "retry", "invalid_neighbour"),
+            (Code::InvalidDifferentRecord, "later", "invalid_neighbour"),
             (Code::PolicyViolation, "retry", "policy_violation"),
             (Code::PurgeQueue, "retry", "producer_restarted"),
             (Code::PurgeInflight, "retry", "producer_restarted"),

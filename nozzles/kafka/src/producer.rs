@@ -435,7 +435,8 @@ impl Inner {
         for event in batch.events() {
             let found = self.given.find(event.seq).filter(|(pending, item)| {
                 // What came back from the client is sent anew.
-                !matches!(pending.outcome(*item), Some(Outcome::Retry(_)))
+                let outcome = pending.outcome(*item);
+                !matches!(outcome, Some(Outcome::Retry(_) | Outcome::Later(_)))
             });
             match &found {
                 Some((pending, _)) => claims.add(pending),

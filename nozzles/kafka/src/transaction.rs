@@ -237,10 +237,20 @@ impl Worker {
             }
             Err(failure) => Some(self.give_up(inner, failure)),
         };
+        // It goes through as a whole: one that failed while some of its events were refused was no attempt of the others.
+        let refused = (0..fresh.len()).any(|item| {
+            let outcome = pending.outcome(item);
+            matches!(outcome, Some(Outcome::Rejected(_) | Outcome::Oversize(_)))
+        });
+        let again = match refused {
+            true => Outcome::Later,
+            false => Outcome::Retry,
+        };
         let fresh = (0..fresh.len()).map(|item| match (pending.outcome(item), &why) {
-            (Some(Outcome::Delivered | Outcome::Retry(_)) | None, Some(why)) => {
-                Outcome::Retry(why.clone())
-            }
+            (
+                Some(Outcome::Delivered | Outcome::Retry(_) | Outcome::Later(_)) | None,
+                Some(why),
+            ) => again(why.clone()),
             (Some(outcome), _) => outcome,
             (None, None) => Outcome::Delivered,
         });

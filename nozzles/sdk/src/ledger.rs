@@ -1,14 +1,17 @@
 //! The nozzle's ledger: what it received, and what became of that at each destination.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use loggregator_proto::v2;
 use loggregator_service::ledger::{Ingress, LogFill, Report, Source, SourceLoss, Subscription};
 use parking_lot::{Mutex, RwLock};
+use prost::Message as _;
 
 use crate::account::Account;
 use crate::buffer::{BACKLOG_FULL, Buffer, BufferReport};
 use crate::dead_letter::DeadLetters;
-use crate::event::Names;
+use crate::enrich::Directory;
+use crate::event::{Event, Names};
 use crate::pipeline::state::{LISTED, State};
 use crate::take_in::IntakeState;
 use crate::talkers::Talkers;
@@ -32,7 +35,6 @@ pub(crate) struct Line {
 }
 
 /// Shared by the intake, the admin server, readiness and metrics.
-#[derive(Debug)]
 pub(crate) struct Ledger {
     pub nozzle: String,
     pub ingress: Mutex<Ingress>,
@@ -40,6 +42,8 @@ pub(crate) struct Ledger {
     pub talkers: Talkers,
     pub taps: Arc<Taps>,
     pub buffer: Buffer,
+    /// Names that tags do not tell, once there is one.
+    pub directory: OnceLock<Arc<dyn Directory>>,
     pub lines: RwLock<Vec<Line>>,
 }
 
@@ -52,6 +56,7 @@ impl Ledger {
             talkers: Talkers::new(),
             taps: Arc::default(),
             buffer,
+            directory: OnceLock::new(),
             lines: RwLock::default(),
         }
     }
@@ -67,6 +72,13 @@ impl Ledger {
         }
     }
 
+    /// The names that belong to a source of which nothing else is known, if they are known now.
+    pub(crate) fn names(&self, source_id: &str) -> Option<Arc<Names>> {
+        let directory = self.directory.get();
+        let known = directory.and_then(|directory| directory.names(&of_source(source_id)));
+        known.or_else(|| self.talkers.names(source_id))
+    }
+
     /// Where one may listen.
     pub(crate) fn edges(&self) -> Vec<String> {
         let lines = self.lines.read();
@@ -76,6 +88,15 @@ impl Ledger {
         });
         std::iter::once(INTAKE.to_owned()).chain(edges).collect()
     }
+}
+
+/// An event of which nothing but the source is known.
+fn of_source(source_id: &str) -> Event {
+    let envelope = v2::Envelope {
+        source_id: source_id.to_owned(),
+        ..v2::Envelope::default()
+    };
+    Event::new(0, 0, envelope.encode_to_vec().into())
 }
 
 /// How many events came for a destination, and what became of them.
@@ -113,7 +134,7 @@ impl Line {
     }
 
     /// Whose events were lost, the biggest losers first.
-    fn losses(&self, buffer: &BufferReport, talkers: &Talkers) -> Vec<SourceLoss> {
+    fn losses(&self, buffer: &BufferReport, ledger: &Ledger) -> Vec<SourceLoss> {
         let mut losses = self.state.losses();
         let cursor = buffer.cursors.iter().find(|one| one.name == self.name);
         for (source_id, n) in cursor.into_iter().flat_map(|one| &one.untold_sources) {
@@ -121,7 +142,7 @@ impl Line {
                 known.dropped += n;
                 continue;
             }
-            let names = talkers.names(source_id);
+            let names = ledger.names(source_id);
             let name = |of: fn(&Names) -> &String| {
                 let name = names.as_deref().map(of);
                 name.cloned().unwrap_or_default()
@@ -139,7 +160,7 @@ impl Line {
         losses
     }
 
-    fn row(&self, buffer: &BufferReport, talkers: &Talkers) -> Subscription {
+    fn row(&self, buffer: &BufferReport, ledger: &Ledger) -> Subscription {
         let Standing {
             received,
             pending,
@@ -156,7 +177,7 @@ impl Line {
             filtered: account.filtered,
             dead_lettered: account.dead_lettered,
             dropped: account.dropped,
-            lost_sources: self.losses(buffer, talkers),
+            lost_sources: self.losses(buffer, ledger),
             ..Subscription::default()
         }
     }
@@ -171,15 +192,15 @@ impl Source for Ledger {
             component: "nozzle".to_owned(),
             instance: self.nozzle.clone(),
             ingress,
-            subscriptions: lines
-                .iter()
-                .map(|line| line.row(&buffer, &self.talkers))
-                .collect(),
+            subscriptions: lines.iter().map(|line| line.row(&buffer, self)).collect(),
             log: Some(LogFill {
                 bytes: buffer.bytes,
                 limit: buffer.max_bytes,
                 ..LogFill::default()
             }),
+            lost_upstream: { self.intake.upstream_lost().into_iter() }
+                .map(|(origin, n)| (origin.to_owned(), n))
+                .collect(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use loggregator_service::metrics::{Metrics, Samples, names};
 
@@ -114,6 +115,8 @@ fn destination(samples: &mut Samples, line: &Line, buffer: &BufferReport) {
     samples.gauge_count(&names::NOZZLE_IN_FLIGHT, &name, in_flight);
     let limit = state.limit.load(Relaxed) as u64;
     samples.gauge_count(&names::NOZZLE_CONCURRENCY, &name, limit);
+    let held = Duration::from_nanos(state.rate_held.load(Relaxed));
+    samples.counter_f64(&names::NOZZLE_RATE_HELD, &name, held.as_secs_f64());
     samples.gauge(&names::NOZZLE_BREAKER, &name, f64::from(state.breaker()));
     for (outcome, n) in [
         ("matched", &state.matched),

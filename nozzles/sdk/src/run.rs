@@ -158,7 +158,9 @@ pub async fn start(
     if let Some(enrichment) = &config.enrichment {
         let (state, connections) = (base.state.as_deref(), &base.connections);
         let names = CloudController::start(enrichment, state, &base.metrics, connections);
-        base.directory = Some(names?);
+        let names = names?;
+        base.ledger.directory.set(Arc::clone(&names)).ok();
+        base.directory = Some(names);
     }
     observe(&base.metrics, &base.ledger);
     let opening = async {

@@ -23,6 +23,7 @@ impl Source for Fixed {
                 ..Subscription::default()
             }],
             log: None,
+            ..Report::default()
         }
     }
 }

@@ -87,6 +87,10 @@ fn heading(out: &mut String, report: &Report) {
         };
         line(out, format_args!("  {name}: {}", fill(log)));
     }
+    let lost = reasons(&report.lost_upstream);
+    if !lost.is_empty() {
+        line(out, format_args!("  lost before they came here:{lost}"));
+    }
 }
 
 fn fill(log: &LogFill) -> String {
@@ -335,6 +339,7 @@ mod tests {
                 envelopes: 409_600,
                 oldest_age_ms: 12_345,
             }),
+            ..Report::default()
         }
     }
 
@@ -395,11 +400,13 @@ doppler 127.0.0.1:8082
                 limit: 2048,
                 ..LogFill::default()
             }),
+            lost_upstream: BTreeMap::from([("loggregator.doppler".into(), 12)]),
         };
         let expected = "\
 nozzle audit
   ingress: 100 received, 100 accepted, 0 rejected, 0 dropped
   buffer: 1.0 KiB of 2.0 KiB (50 %)
+  lost before they came here: (loggregator.doppler 12)
   ID    API     PEER  SELECTOR       RECEIVED  DELIVERED  DROPPED  PENDING  STATE
   siem  syslog  -     kind == \"log\"       100         70        6        3  open
       filtered 20 (filter 16, kind 4)

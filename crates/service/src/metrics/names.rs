@@ -432,6 +432,8 @@ table! {
             "Batches on their way.";
         NOZZLE_CONCURRENCY: GAUGE, Count, "loggregator_nozzle_concurrency_limit", ["destination"],
             "Batches that may be on their way at a time, as the destination's answers suggest.";
+        NOZZLE_RATE_HELD: COUNTER, Seconds, "loggregator_nozzle_rate_held_seconds_total", ["destination"],
+            "Time for which a batch could have been sent and was held back by `rate`.";
         NOZZLE_BREAKER: GAUGE, Count, "loggregator_nozzle_breaker_state", ["destination"],
             "Circuit breaker: 0 closed, 1 half-open (one batch at a time is tried), 2 open (nothing is tried).";
         NOZZLE_BATCH_EVENTS: Kind::Histogram(&[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0]), Envelopes, "loggregator_nozzle_batch_events", ["destination"],

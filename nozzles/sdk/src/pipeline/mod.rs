@@ -109,6 +109,8 @@ pub(crate) struct Pipeline {
     flights: FuturesUnordered<Flight>,
     concurrency: Concurrency,
     rate: Rate,
+    /// Since when a batch that could have gone is held back by the rate.
+    held: Option<Instant>,
     breaker: Breaker,
     backoff: Backoff,
     not_before: Instant,
@@ -180,6 +182,7 @@ impl Pipeline {
             flights: FuturesUnordered::new(),
             concurrency: Concurrency::new(limits.in_flight),
             rate: Rate::new(&config.rate, now),
+            held: None,
             breaker: Breaker::new(&config.breaker),
             backoff: Backoff::new(config.retry.min.0, config.retry.max.0).with_shape(2.0, 0.2),
             not_before: now,
@@ -297,6 +300,7 @@ impl Pipeline {
         if waited || self.draining.is_some() {
             self.close_batch();
         }
+        self.count_held(now);
         while self.lanes.may_send(self.limit(now))
             && self.pause(now).is_none()
             && let Some(work) = self.lanes.send()
@@ -307,6 +311,8 @@ impl Pipeline {
             self.flights.push(flight::fly(destination, work, timeout));
             self.concurrency.flying(self.lanes.flying());
         }
+        let could = now >= self.not_before && self.lanes.may_send(self.limit(now));
+        self.held = (could && !self.rate.wait(now).is_zero()).then_some(now);
     }
 
     /// Whether there is room for more.

@@ -24,6 +24,16 @@ impl Pipeline {
         (until > now).then_some(until)
     }
 
+    /// Counts how long the rate has held back a batch since it was last asked.
+    pub(super) fn count_held(&mut self, now: Instant) {
+        if let Some(since) = self.held.take() {
+            let held = now.saturating_duration_since(since).as_nanos();
+            let held = u64::try_from(held).unwrap_or(u64::MAX);
+            let counted = &self.setup.state.rate_held;
+            counted.fetch_add(held, Ordering::Relaxed);
+        }
+    }
+
     /// When there is something to do though nothing happens.
     pub(super) fn wake(&mut self, now: Instant) -> Option<Instant> {
         let linger = (!self.building.events.is_empty()).then(|| self.since + self.limits.linger);

@@ -33,6 +33,8 @@ pub(crate) struct State {
     pub unmatched: AtomicU64,
     pub in_flight: AtomicUsize,
     pub limit: AtomicUsize,
+    /// How long batches that could have gone were held back by the rate, in nanoseconds.
+    pub rate_held: AtomicU64,
     breaker: AtomicU8,
     /// When the oldest pending event that was read had been received, in nanoseconds since 1970; 0 when there is none.
     pub oldest: AtomicI64,
@@ -56,6 +58,7 @@ impl State {
             unmatched: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             limit: AtomicUsize::new(0),
+            rate_held: AtomicU64::new(0),
             breaker: AtomicU8::new(0),
             oldest: AtomicI64::new(0),
             notices: AtomicU64::new(0),

@@ -1,5 +1,7 @@
 //! A destination that does as it is told, and its peer.
 
+pub mod nozzle;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
