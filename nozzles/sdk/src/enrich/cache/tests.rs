@@ -52,7 +52,7 @@ fn what_is_missing_is_asked_for_once_and_only_if_it_is_needed() {
 fn stale_names_are_served_and_asked_for_and_old_ones_are_not_used() {
     let cache = cache(MAX);
     cache.learn(vec![(7, told("web"))]);
-    cache.set_clock(1_000_000 + REFRESH);
+    cache.set_clock(1_000_000 + REFRESH - 1);
     assert_eq!(app(&cache, 7).as_deref(), Some("web"));
     assert_eq!((cache.waiting(), cache.counts.hits.load(Relaxed)), (0, 1));
     cache.set_clock(1_000_000 + REFRESH * 2);
