@@ -189,7 +189,7 @@ impl Event {
     }
 
     /// What enrichment knows.
-    fn known_name(&self, field: &Field) -> Option<&str> {
+    pub(crate) fn known_name(&self, field: &Field) -> Option<&str> {
         let names = self.names()?;
         let name = match field {
             Field::Org => &names.org,

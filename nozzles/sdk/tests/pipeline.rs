@@ -9,9 +9,8 @@ use std::time::Duration;
 use loggregator_nozzle::compliance::{Behaviour, Peer as _};
 use loggregator_nozzle::{Letter, ReloadError, Reloaded, Replayed, replay};
 use loggregator_service::Lifecycle;
-use tokio::time::Instant;
 
-use support::nozzle::{Nozzle, PATIENCE, config, file, kinds, line};
+use support::nozzle::{Nozzle, PATIENCE, config, file, kinds};
 use support::{PANIC, Scripted};
 
 fn on_disk(peer: &Scripted) -> String {

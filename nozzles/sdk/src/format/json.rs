@@ -8,31 +8,60 @@ use loggregator_envelope::Kind;
 use super::write_time;
 use crate::event::Event;
 use crate::fields::Field;
+use crate::tags::Tags;
+
+/// Names of apps, spaces and organisations, and the tags that have them.
+const NAMES: [(Field, &str, &str); 3] = [
+    (Field::App, "app", "app_name"),
+    (Field::Space, "space", "space_name"),
+    (Field::Org, "org", "organization_name"),
+];
 
 pub(super) fn write(out: &mut Vec<u8>, event: &Event) {
-    let envelope = event.envelope();
+    let (tags, outline) = Tags::told(event);
     out.extend_from_slice(b"{\"time\":\"");
-    write_time(out, envelope.timestamp());
+    write_time(out, outline.timestamp);
     out.extend_from_slice(b"\",\"kind\":");
-    string(out, envelope.kind().name());
-    member(out, "source_id", envelope.source_id());
-    member(out, "instance_id", envelope.instance_id());
-    for field in [Field::App, Field::Space, Field::Org] {
-        if let Some(value) = event.field(&field) {
-            member(out, &field.to_string(), &value);
+    string(out, outline.kind.name());
+    member(out, "source_id", outline.source_id);
+    member(out, "instance_id", outline.instance_id);
+    for (field, name, tag) in NAMES {
+        if outline.deprecated_tags {
+            if let Some(value) = event.field(&field) {
+                member(out, name, &value);
+            }
+        } else if let Some(value) = event.known_name(&field) {
+            member(out, name, value);
+        } else if let Some(value) = tags.get(tag).filter(|value| !value.is_empty()) {
+            member(out, name, &String::from_utf8_lossy(value));
         }
     }
-    content(out, event);
-    tags(out, event);
-    out.push(b'}');
+    match outline.log() {
+        Some(log) => {
+            member(out, "stream", if log.err { "err" } else { "out" });
+            member(out, "text", &String::from_utf8_lossy(log.payload));
+        }
+        None => content(out, event),
+    }
+    if outline.deprecated_tags {
+        return all_tags(out, event);
+    }
+    out.extend_from_slice(b",\"tags\":{");
+    for (i, (name, value)) in tags.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        string(out, &String::from_utf8_lossy(name));
+        out.push(b':');
+        string(out, &String::from_utf8_lossy(value));
+    }
+    out.extend_from_slice(b"}}");
 }
 
+/// What it holds, unless that is a log.
 fn content(out: &mut Vec<u8>, event: &Event) {
     let envelope = event.envelope();
-    if let Some(log) = envelope.log() {
-        member(out, "stream", if log.err { "err" } else { "out" });
-        member(out, "text", &String::from_utf8_lossy(log.payload));
-    } else if let Some(counter) = envelope.counter() {
+    if let Some(counter) = envelope.counter() {
         member(out, "name", counter.name);
         number(out, "delta", counter.delta);
         number(out, "total", counter.total);
@@ -69,7 +98,8 @@ fn content(out: &mut Vec<u8>, event: &Event) {
     }
 }
 
-fn tags(out: &mut Vec<u8>, event: &Event) {
+/// Tags of both kinds, and the end.
+fn all_tags(out: &mut Vec<u8>, event: &Event) {
     let envelope = event.envelope();
     let mut tags: BTreeMap<_, _> = envelope
         .deprecated_tags()
@@ -85,7 +115,7 @@ fn tags(out: &mut Vec<u8>, event: &Event) {
         out.push(b':');
         string(out, value);
     }
-    out.push(b'}');
+    out.extend_from_slice(b"}}");
 }
 
 fn key(out: &mut Vec<u8>, name: &str) {
@@ -119,6 +149,14 @@ fn float(out: &mut Vec<u8>, value: f64) {
 }
 
 fn string(out: &mut Vec<u8>, text: &str) {
-    // Writing a text to a vector does not fail.
-    serde_json::to_writer(out, text).ok();
+    // No early end, so that it is done many bytes at a time.
+    let plain = |byte: u8| (byte >= b' ') & (byte != b'"') & (byte != b'\\');
+    if text.bytes().fold(true, |all, byte| all & plain(byte)) {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        // Writing a text to a vector does not fail.
+        serde_json::to_writer(out, text).ok();
+    }
 }

@@ -17,8 +17,6 @@ mod text;
 use loggregator_envelope::json::write_envelope;
 use serde::Deserialize;
 use time::OffsetDateTime;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
 
 use crate::event::Event;
 
@@ -49,17 +47,32 @@ impl Format {
     }
 }
 
-/// RFC 3339, UTC, always nine digits after the second.
-const TIME: &[BorrowedFormatItem<'_>] =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:9]Z");
-
-/// Appends a time given in nanoseconds since 1970.
+/// Appends a time given in nanoseconds since 1970: RFC 3339, UTC, always nine digits after the second.
 pub fn write_time(out: &mut Vec<u8>, nanos: i64) {
     // Every number of nanoseconds that 64 bits hold is a time between the years 1677 and 2262.
-    if let Ok(time) = OffsetDateTime::from_unix_timestamp_nanos(i128::from(nanos)) {
-        // Writing to a vector does not fail.
-        time.format_into(out, TIME).ok();
+    let Ok(time) = OffsetDateTime::from_unix_timestamp_nanos(i128::from(nanos)) else {
+        return;
+    };
+    let (date, time) = (time.date(), time.time());
+    let (year, month, day) = date.to_calendar_date();
+    let (hour, minute, second, nano) = time.as_hms_nano();
+    let mut text = *b"0000-00-00T00:00:00.000000000Z";
+    for (place, number) in [
+        (0..4, year.unsigned_abs()),
+        (5..7, u32::from(u8::from(month))),
+        (8..10, u32::from(day)),
+        (11..13, u32::from(hour)),
+        (14..16, u32::from(minute)),
+        (17..19, u32::from(second)),
+        (20..29, nano),
+    ] {
+        let mut rest = number;
+        for digit in text[place].iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
     }
+    out.extend_from_slice(&text);
 }
 
 #[cfg(test)]

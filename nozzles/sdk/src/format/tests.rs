@@ -1,4 +1,5 @@
 use loggregator_client::message::{self, EnvelopeBuilder};
+use loggregator_proto::v2;
 use prost::Message as _;
 
 use super::*;
@@ -112,5 +113,54 @@ fn every_format_writes_one_line_whatever_comes() {
                 serde_json::from_str::<serde_json::Value>(&line).unwrap();
             }
         }
+    }
+}
+
+#[test]
+fn deprecated_tags_are_tags_and_names_too() {
+    let mut envelope = message::log("x").tag("b", "1").build();
+    let text = |text: &str| v2::Value {
+        data: Some(v2::value::Data::Text(text.to_owned())),
+    };
+    envelope.deprecated_tags = [
+        ("app_name".to_owned(), text("shop")),
+        ("b".to_owned(), text("old")),
+        ("a\"".to_owned(), text("\\\u{1}")),
+    ]
+    .into();
+    let event = Event::new(0, 0, envelope.encode_to_vec().into());
+    let json: serde_json::Value = serde_json::from_str(&written(Format::Json, &event)).unwrap();
+    assert_eq!(json["app"], "shop");
+    let tags = serde_json::json!({"a\"": "\\\u{1}", "app_name": "shop", "b": "1"});
+    assert_eq!(json["tags"], tags);
+}
+
+#[test]
+fn every_text_reads_back_as_it_was() {
+    for text in [
+        "",
+        "plain",
+        "quote \"",
+        "back\\slash",
+        "tab\t",
+        "\u{0}\u{1f}",
+        "del\u{7f}",
+        "é\u{2028}🦀",
+    ] {
+        let event = event(message::log(text.as_bytes()).tag(text, text));
+        let json: serde_json::Value = serde_json::from_str(&written(Format::Json, &event)).unwrap();
+        assert_eq!(json["text"], text);
+        assert_eq!(json["tags"], serde_json::json!({ text: text }));
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_time_is_what_a_library_says(nanos: i64) {
+        let format = time::format_description::well_known::Iso8601::DEFAULT;
+        let mut out = Vec::new();
+        write_time(&mut out, nanos);
+        let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(nanos)).unwrap();
+        proptest::prop_assert_eq!(String::from_utf8(out).unwrap(), time.format(&format).unwrap());
     }
 }

@@ -4,16 +4,14 @@ mod firehose;
 mod policy;
 mod rfc3164;
 mod rfc5424;
-mod tags;
 mod text;
 
 use loggregator_envelope::Outline;
-use loggregator_nozzle::{Batch, Event, Outcome, Reason};
+use loggregator_nozzle::{Batch, Event, Outcome, Reason, Tags};
 use serde::Deserialize;
 
 pub use policy::{InvalidName, InvalidUtf8, LineBreaks, Oversize};
 pub(crate) use policy::{Policy, Refusal};
-use tags::Tags;
 use text::Clock;
 
 use crate::page::Page;

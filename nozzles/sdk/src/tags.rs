@@ -1,25 +1,25 @@
 //! The tags of an event, as they are written.
 
 use loggregator_envelope::Outline;
-use loggregator_nozzle::Event;
 use smallvec::SmallVec;
+
+use crate::event::Event;
 
 /// A tag's name and value; UTF-8, as every accepted envelope's are.
 type Tag<'a> = (&'a [u8], &'a [u8]);
 
-/// Tags sorted by name, each name once. With enrichment the names that the Cloud Controller knows stand in place of those
-/// of the envelope, under the names that the platform itself gives them.
-pub(crate) struct Tags<'a> {
+/// Tags sorted by name, each name once; deprecated ones are not among them.
+#[derive(Debug, Clone)]
+pub struct Tags<'a> {
     sorted: SmallVec<[Tag<'a>; 24]>,
 }
 
 impl<'a> Tags<'a> {
-    /// Of one walk through the event: its tags, and what else it says.
+    /// Of one walk through the event: its tags, and what else it says. With enrichment the names that the Cloud Controller
+    /// knows stand in place of those of the envelope, under the names that the platform itself gives them.
+    #[must_use]
     pub fn of(event: &'a Event) -> (Tags<'a>, Outline<'a>) {
-        let mut sorted: SmallVec<[Tag<'_>; 24]> = SmallVec::new();
-        let outline = event
-            .envelope()
-            .outline(|name, value| sorted.push((name, value)));
+        let (mut tags, outline) = Tags::read(event);
         if let Some(names) = event.names() {
             let known = [
                 ("app_name", &names.app),
@@ -29,8 +29,31 @@ impl<'a> Tags<'a> {
                 ("organization_name", &names.org),
             ];
             let known = known.into_iter().filter(|(_, value)| !value.is_empty());
-            sorted.extend(known.map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+            let known = known.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+            tags.sorted.extend(known);
         }
+        tags.sort();
+        (tags, outline)
+    }
+
+    /// The same, with nothing but what the envelope says itself.
+    #[must_use]
+    pub fn told(event: &'a Event) -> (Tags<'a>, Outline<'a>) {
+        let (mut tags, outline) = Tags::read(event);
+        tags.sort();
+        (tags, outline)
+    }
+
+    fn read(event: &'a Event) -> (Tags<'a>, Outline<'a>) {
+        let mut sorted: SmallVec<[Tag<'_>; 24]> = SmallVec::new();
+        let outline = event
+            .envelope()
+            .outline(|name, value| sorted.push((name, value)));
+        (Tags { sorted }, outline)
+    }
+
+    fn sort(&mut self) {
+        let sorted = &mut self.sorted;
         // Stable: of a name that occurs twice the last one counts. Most envelopes come sorted.
         if !sorted.is_sorted_by(|one, next| one.0 < next.0) {
             sorted.sort_by(|one, other| one.0.cmp(other.0));
@@ -45,9 +68,10 @@ impl<'a> Tags<'a> {
             }
             sorted.truncate(kept);
         }
-        (Tags { sorted }, outline)
     }
 
+    /// The value of the tag of this name.
+    #[must_use]
     pub fn get(&self, name: &str) -> Option<&'a [u8]> {
         // Lengths tell most names apart without a look at them.
         let name = name.as_bytes();
@@ -56,10 +80,12 @@ impl<'a> Tags<'a> {
     }
 
     /// The value, or nothing.
+    #[must_use]
     pub fn text(&self, name: &str) -> &'a [u8] {
         self.get(name).unwrap_or_default()
     }
 
+    /// Names and values, by name.
     pub fn iter(&self) -> impl Iterator<Item = Tag<'a>> {
         self.sorted.iter().copied()
     }
@@ -69,10 +95,8 @@ impl<'a> Tags<'a> {
 mod tests {
     use std::sync::Arc;
 
-    use loggregator_nozzle::Names;
-
     use super::*;
-    use crate::testing::event_of;
+    use crate::event::Names;
 
     #[test]
     fn each_name_stands_once_and_in_order() {
@@ -84,7 +108,7 @@ mod tests {
             body.extend_from_slice(&[0x12, value.len() as u8]);
             body.extend_from_slice(value.as_bytes());
         }
-        let event = event_of(body);
+        let event = Event::new(0, 0, body.into());
         let tags = Tags::of(&event).0;
         let text = |bytes| std::str::from_utf8(bytes).unwrap();
         let all: Vec<_> = tags
