@@ -3,8 +3,9 @@
 //! A file that is moved away or removed, as log rotation does it, is opened anew before the next batch. A batch that could
 //! not be written whole, because the disk is full, is taken back before it is tried again, so that no line is torn.
 
-use std::io::{self, SeekFrom};
-use std::os::unix::fs::MetadataExt as _;
+mod appender;
+
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,10 +15,14 @@ use loggregator_nozzle::{
     Batch, BoxFuture, Context, Delivery, Destination, DynDestination, Event, Kind, Limits, Plan,
     Reason, Rendered, StartError,
 };
+use parking_lot::Mutex;
 use serde::Deserialize;
-use tokio::fs::{File, OpenOptions};
-use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _, Stdout};
-use tokio::sync::Mutex;
+use tokio::io::{AsyncWriteExt as _, Stdout};
+
+use appender::Appender;
+
+/// Memory for the lines of a batch that is bigger than this is not kept.
+const KEPT: usize = 8 << 20;
 
 /// The kind `file`.
 #[derive(Debug, Clone, Copy)]
@@ -110,13 +115,17 @@ impl Plan for Config {
                 source: Some(source.into()),
             };
             let out = if self.is_stdout() {
-                Out::Stdout(tokio::io::stdout())
+                Out::Stdout(tokio::sync::Mutex::new(tokio::io::stdout()))
             } else {
-                Out::File(open(&self.path).await.map_err(failed)?)
+                let (path, sync) = (self.path.clone(), self.sync);
+                let opened = tokio::task::spawn_blocking(move || Appender::open(&path, sync));
+                let opened = opened.await.unwrap_or_else(|error| Err(error.into()));
+                Out::File(Arc::new(Mutex::new(opened.map_err(failed)?)))
             };
             let destination: Arc<dyn DynDestination> = Arc::new(Lines {
                 config: self.clone(),
-                out: Mutex::new(out),
+                out,
+                spare: Mutex::default(),
             });
             Ok(destination)
         })
@@ -124,76 +133,64 @@ impl Plan for Config {
 }
 
 enum Out {
-    Stdout(Stdout),
-    File(File),
+    Stdout(tokio::sync::Mutex<Stdout>),
+    /// Locked where it may block. An attempt that was given up may still write: the next one waits for it.
+    File(Arc<Mutex<Appender>>),
 }
 
 struct Lines {
     config: Config,
-    out: Mutex<Out>,
+    out: Out,
+    /// Memory for the lines of the next batch.
+    spare: Mutex<Vec<u8>>,
 }
 
 impl Destination for Lines {
     async fn deliver(&self, batch: &Batch) -> Delivery {
-        let mut lines = Vec::with_capacity(batch.bytes() * 2);
+        let mut lines = std::mem::take(&mut *self.spare.lock());
+        lines.clear();
         for event in batch.events() {
             self.config.format.write(&mut lines, event);
             lines.push(b'\n');
         }
-        let mut out = self.out.lock().await;
-        let written = match &mut *out {
-            Out::Stdout(stdout) => match stdout.write_all(&lines).await {
-                Ok(()) => stdout.flush().await,
-                failed => failed,
-            },
-            Out::File(file) => self.append(file, &lines).await,
+        let written = match &self.out {
+            Out::Stdout(stdout) => {
+                let mut stdout = stdout.lock().await;
+                let written = stdout.write_all(&lines).await;
+                match written {
+                    Ok(()) => stdout.flush().await,
+                    failed => failed,
+                }
+            }
+            Out::File(file) => {
+                let file = Arc::clone(file);
+                let appended = tokio::task::spawn_blocking(move || {
+                    let written = file.lock().append(&lines);
+                    (written, lines)
+                });
+                match appended.await {
+                    Ok((written, back)) => {
+                        lines = back;
+                        written
+                    }
+                    Err(error) => return failed(&self.config, &error),
+                }
+            }
         };
+        if lines.capacity() <= KEPT {
+            *self.spare.lock() = lines;
+        }
         match written {
             Ok(()) => Delivery::All,
-            Err(error) => Delivery::Retry {
-                why: Reason::new("write", format!("{}: {error}", self.config.path.display())),
-                after: None,
-            },
+            Err(error) => failed(&self.config, &error),
         }
     }
 }
 
-impl Lines {
-    /// Appends all of it or nothing.
-    async fn append(&self, file: &mut File, lines: &[u8]) -> io::Result<()> {
-        if !is_at(file, &self.config.path).await {
-            *file = open(&self.config.path).await?;
-        }
-        let before = file.seek(SeekFrom::End(0)).await?;
-        let written = match file.write_all(lines).await {
-            // A file of tokio hands on what it was given later; only now are errors known.
-            Ok(()) => file.flush().await,
-            failed => failed,
-        };
-        if let Err(error) = written {
-            file.set_len(before).await?;
-            return Err(error);
-        }
-        if self.config.sync {
-            file.sync_data().await?;
-        }
-        Ok(())
-    }
-}
-
-async fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .await
-}
-
-/// Whether the open file is the one that stands at `path`.
-async fn is_at(file: &File, path: &Path) -> bool {
-    match (file.metadata().await, tokio::fs::metadata(path).await) {
-        (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
-        _ => false,
+fn failed(config: &Config, error: &dyn std::fmt::Display) -> Delivery {
+    Delivery::Retry {
+        why: Reason::new("write", format!("{}: {error}", config.path.display())),
+        after: None,
     }
 }
 
@@ -260,6 +257,26 @@ mod tests {
             panic!("it was written");
         };
         assert_eq!(why.code, "write");
+        assert!(why.detail.contains("No space left"), "{why}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_named_pipe_is_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let reader = {
+            let path = path.clone();
+            tokio::task::spawn_blocking(move || std::fs::read_to_string(path).unwrap())
+        };
+        let config = format!("path = {:?}\nformat = \"text\"", path.display().to_string());
+        let destination = started(&config).await;
+        for lines in [&["a", "b"][..], &["c"]] {
+            assert_eq!(destination.deliver(&batch(lines)).await, Delivery::All);
+        }
+        drop(destination);
+        assert_eq!(reader.await.unwrap().lines().count(), 3);
     }
 
     #[test]

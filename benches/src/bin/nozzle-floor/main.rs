@@ -92,6 +92,8 @@ async fn main() {
         return sink::run(args.wire, &TlsFiles { ca, cert, key }).await;
     }
     let work = Work::new(args.wire, args.events, args.payload).await;
+    // Who is first takes memory of a system that has none ready, for a file and for sockets.
+    floor::run(&work).await;
     let mut pairs = Vec::new();
     for _ in 0..args.pairs.max(1) {
         let nozzle = work.nozzle().await;
