@@ -3,21 +3,30 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use loggregator_nozzle::Running;
 use loggregator_nozzle::config::NozzleConfig;
+use loggregator_nozzle::{ReloadError, Reloaded, Running};
 use loggregator_service::Lifecycle;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::live::Live;
 use crate::output;
 
 /// Reads the configuration again; an error is told in words.
 pub type Again = Box<dyn Fn() -> Result<NozzleConfig, String> + Send + Sync>;
 
+/// A nozzle to be reloaded.
+pub enum Subject {
+    /// The one of this process.
+    Own(Arc<Live>),
+    /// One beside others, in the process of a pipeline.
+    Part(Arc<Running>),
+}
+
 /// Reloads each nozzle at each SIGHUP until the lifecycle stops. A file that is wrong changes nothing.
 ///
 /// # Errors
 /// When the system takes no handler.
-pub fn watch(nozzles: Vec<(Arc<Running>, Again)>, lifecycle: &Lifecycle) -> Result<()> {
+pub fn watch(nozzles: Vec<(Subject, Again)>, lifecycle: &Lifecycle) -> Result<()> {
     let mut hangups = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
     let stop = lifecycle.token();
     lifecycle.spawn("reload", async move {
@@ -27,21 +36,31 @@ pub fn watch(nozzles: Vec<(Arc<Running>, Again)>, lifecycle: &Lifecycle) -> Resu
             .flatten()
             .is_some()
         {
-            for (running, again) in &nozzles {
-                output::tell(&reload(running, again).await);
+            for (nozzle, again) in &nozzles {
+                output::tell(&reload(nozzle, again).await);
             }
         }
     });
     Ok(())
 }
 
-async fn reload(running: &Running, again: &Again) -> String {
+async fn reload(nozzle: &Subject, again: &Again) -> String {
     let config = match again() {
         Ok(config) => config,
         Err(errors) => return format!("{errors}\nnot reloaded: the nozzle goes on as before"),
     };
-    let name = config.nozzle.name.clone();
-    match running.reload(config).await {
+    match nozzle {
+        Subject::Own(live) => live.reload(config).await,
+        Subject::Part(running) => {
+            let name = config.nozzle.name.clone();
+            told(&name, running.reload(config).await)
+        }
+    }
+}
+
+/// What came of it, in words.
+pub fn told(name: &str, done: Result<Reloaded, ReloadError>) -> String {
+    match done {
         Ok(done) if done.restarted.is_empty() => format!("nozzle {name}: nothing has changed"),
         Ok(done) => format!(
             "nozzle {name}: reloaded; started anew: {}",

@@ -10,8 +10,9 @@ use loggregator_nozzle::config::NozzleConfig;
 use loggregator_service::{Lifecycle, logging};
 
 use super::kinds;
+use super::live::Live;
 use super::load::{load_again, load_or_refuse, read_from_up};
-use super::reload::Again;
+use super::reload::{Again, Subject};
 use super::summary::Summary;
 use crate::component::LogTable;
 use crate::output::{self, ColorArg};
@@ -73,26 +74,21 @@ pub fn run(args: RunArgs, color: ColorArg) -> Result<ExitCode> {
         let drain = config.nozzle.drain_timeout.0;
         let kinds = kinds();
         let summary = Summary::of(&config, &kinds)?;
-        let running = loggregator_nozzle::start(config, &kinds, None, &lifecycle)
-            .await
-            .context("cannot start the nozzle")?;
-        let running = Arc::new(running);
+        let live = Live::start(config, kinds, &lifecycle).await;
+        let live = Arc::new(live.context("cannot start the nozzle")?);
         let again: Again = Box::new(move || {
             let mut config = load_again(&args.file, None, palette)?;
             let adapted = adapt(&mut config, &args).map(drop);
             adapted.map_err(|error| format!("{error:#}"))?;
             Ok(config)
         });
-        super::reload::watch(vec![(Arc::clone(&running), again)], &lifecycle)?;
+        super::reload::watch(vec![(Subject::Own(live), again)], &lifecycle)?;
         output::tell(summary.render().trim_end());
         for warning in &summary.warnings {
             output::tell(&format!(
                 "{} {warning}",
                 palette.text(Paint::Notice, "warning:")
             ));
-        }
-        if let Some(addr) = running.admin_addr {
-            tracing::info!(%addr, "admin server");
         }
         Ok(lifecycle.run(drain).await)
     })

@@ -17,7 +17,7 @@ use loggregator_service::Lifecycle;
 use traffic_controller::provider::{self, Provider};
 
 use super::ports::{Transport, choose};
-use crate::nozzle::reload::Again;
+use crate::nozzle::reload::{Again, Subject};
 use crate::nozzle::{kinds, load_again, load_or_refuse};
 use crate::state::{NozzleEndpoints, StateDir};
 use crate::view::{Palette, count};
@@ -178,7 +178,7 @@ async fn start(
 
 impl Nozzle {
     /// How it takes over what its file says now.
-    pub fn reload(&self, state: &StateDir, palette: Palette) -> Option<(Arc<Running>, Again)> {
+    pub fn reload(&self, state: &StateDir, palette: Palette) -> Option<(Subject, Again)> {
         let (file, addr) = (self.file.clone()?, self.admin_addr);
         let state = state.file(STATE);
         let again: Again = Box::new(move || {
@@ -186,7 +186,7 @@ impl Nozzle {
             config.nozzle.admin_addr.get_or_insert(addr);
             Ok(config)
         });
-        Some((Arc::clone(&self.running), again))
+        Some((Subject::Part(Arc::clone(&self.running)), again))
     }
 
     /// For `endpoints.json`.

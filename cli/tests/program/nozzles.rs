@@ -459,6 +459,95 @@ fn a_hangup_takes_over_what_the_file_says() {
     assert_eq!(run.finish().2, Some(0));
 }
 
+/// A nozzle with its buffer on disk that writes the lines of `seq` to files, a destination each.
+fn to_files(buffer: &Path, size: &str, paths: &[&Path]) -> String {
+    let mut text = format!(
+        "[nozzle]\nname = \"lines\"\n[buffer.disk]\npath = \"{}\"\nmax_bytes = \"{size}\"\n",
+        buffer.display()
+    );
+    for (i, path) in paths.iter().enumerate() {
+        let name = path.file_stem().unwrap().display();
+        text += &format!(
+            "[[destination]]\nname = \"{name}\"\nfilter = 'kind == \"log\" and source_id == \"seq\"'\n\
+             batch.linger = \"{}ms\"\n[destination.file]\npath = \"{}\"\nformat = \"text\"\n",
+            i + 1,
+            path.display()
+        );
+    }
+    text
+}
+
+/// Scenario: a nozzle with its buffer on disk; while lines come, its file gets another destination and a bigger buffer, then loses
+/// the first destination, then wants one that cannot be started; SIGHUP each time.
+/// Guarantee: it is started anew in its process and loses nothing; what cannot be started leaves it as it was.
+#[test]
+fn a_hangup_starts_a_nozzle_anew_when_it_must() {
+    let temp = tempfile::tempdir().unwrap();
+    let (one, two) = (temp.path().join("one.txt"), temp.path().join("two.txt"));
+    let buffer = temp.path().join("buffer");
+    let text = to_files(&buffer, "64MiB", &[&one]);
+    let config = file(temp.path(), "lines.toml", &text);
+    let up = Up::start(&[]);
+    let run = Reader::start(up.command(["nozzle", "run", config.to_str().unwrap()]));
+    let mut sent = 0;
+    wait_until("a line arrives", || {
+        sent += 1;
+        emit_numbers(&up, sent..=sent);
+        !last_words(&one).is_empty()
+    });
+    let first: usize = last_words(&one)[0].parse().unwrap();
+    emit_numbers(&up, sent + 1..=sent + 500);
+    let anew = "nozzle lines: reloaded; started anew as a whole, with the buffer as it was\n";
+    let text = to_files(&buffer, "80MiB", &[&one, &two]);
+    file(temp.path(), "lines.toml", &text);
+    run.signal("HUP");
+    emit_numbers(&up, sent + 501..=sent + 1000);
+    run.wait_for_error(anew);
+    emit_numbers(&up, sent + 1001..=sent + 1500);
+    let last = (sent + 1500).to_string();
+    for path in [&one, &two] {
+        wait_until("the last line arrives", || {
+            last_words(path).last() == Some(&last)
+        });
+    }
+    assert!(
+        last_words(&one) == numbers(sent + 1500)[first - 1..],
+        "{:?}",
+        last_words(&one)
+    );
+    let of_two = last_words(&two);
+    let began: usize = of_two[0].parse().unwrap();
+    assert!(of_two == numbers(sent + 1500)[began - 1..], "{of_two:?}");
+    assert!(began <= sent as usize + 1001, "{began}");
+
+    file(
+        temp.path(),
+        "lines.toml",
+        &to_files(&buffer, "80MiB", &[&two]),
+    );
+    run.signal("HUP");
+    wait_until("it is started anew once more", || {
+        run.errors().matches(anew).count() == 2
+    });
+    emit_numbers(&up, 7_777..=7_777);
+    let got = |line: &str| last_words(&two).last().map(String::as_str) == Some(line);
+    wait_until("a line arrives still", || got("7777"));
+    assert_eq!(last_words(&one).last(), Some(&last));
+
+    let nowhere = temp.path().join("no").join("three.txt");
+    file(
+        temp.path(),
+        "lines.toml",
+        &to_files(&buffer, "80MiB", &[&two, &nowhere]),
+    );
+    run.signal("HUP");
+    run.wait_for_error("No such file or directory (os error 2); it goes on as before\n");
+    emit_numbers(&up, 8_888..=8_888);
+    wait_until("a line arrives still", || got("8888"));
+    run.signal("TERM");
+    assert_eq!(run.finish().2, Some(0));
+}
+
 /// Scenario: `tap` at two edges of a nozzle of `up`, with a filter; at an edge that there is not.
 /// Guarantee: it shows the events that pass there, as JSON; what is wrong is said.
 #[test]

@@ -20,6 +20,8 @@ pub struct Reloaded {
 pub struct ReloadError {
     /// Everything that stands against it.
     pub reasons: Vec<String>,
+    /// Nothing is wrong with the configuration: a nozzle that is started with it takes it over.
+    pub restart: bool,
 }
 
 impl Running {
@@ -34,23 +36,27 @@ impl Running {
     pub async fn reload(&self, config: NozzleConfig) -> Result<Reloaded, ReloadError> {
         let mut current = self.nozzle.config.lock().await;
         let mut reasons = impossible(&current, &config);
+        let mut restart = true;
         let mut planned = Vec::new();
         for destination in &config.destinations {
             match plan(destination, &self.nozzle.kinds) {
                 Ok(plan) => planned.push(plan),
-                Err(errors) => reasons.push(errors.to_string()),
+                Err(errors) => {
+                    restart = false;
+                    reasons.push(errors.to_string());
+                }
             }
         }
         for plan in &planned {
             if !self.is_asked_for(plan) {
                 let name = &plan.config.name;
                 reasons.push(format!(
-                    "destination {name}: takes more than the subscription asks for; restart the nozzle"
+                    "destination {name}: takes more than the subscription asks for"
                 ));
             }
         }
         if !reasons.is_empty() {
-            return Err(ReloadError { reasons });
+            return Err(ReloadError { reasons, restart });
         }
         let mut done = Reloaded::default();
         let wanted = planned.into_iter().zip(&config.destinations);
@@ -82,6 +88,7 @@ impl Running {
         let name = before.name.clone();
         let refuse = |why: String| ReloadError {
             reasons: vec![format!("destination {name}: {why}")],
+            restart: false,
         };
         let nozzle = &self.nozzle;
         let mut launched = nozzle.launched.lock().await;

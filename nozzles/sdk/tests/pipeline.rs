@@ -200,6 +200,7 @@ async fn a_change_restarts_only_what_changed_and_loses_nothing() {
                 "which destinations there are, and their order, cannot change while the nozzle runs"
                     .to_owned(),
             ],
+            restart: true,
         })
     );
     nozzle.feed(10);

@@ -372,12 +372,14 @@ impl Recovered {
 
     /// Makes the destinations' places from what was written down.
     fn places(&mut self, usable: u64, destinations: &[(String, Backlog)], saved: Option<&Saved>) {
+        let next = saved.map_or(0, |saved| saved.next);
         for cursor in saved.iter().flat_map(|saved| &saved.cursors) {
             if !destinations.iter().any(|(name, _)| *name == cursor.name) {
                 tracing::warn!(
                     destination = cursor.name,
                     at = cursor.at,
-                    "buffer: the cursor of a destination that is no longer configured is dropped"
+                    events = next.saturating_sub(cursor.at),
+                    "buffer: a destination is no longer configured, what waited for it is given up"
                 );
             }
         }

@@ -1,0 +1,189 @@
+//! A nozzle that takes over any configuration: in place where it can, started anew in this process where it must.
+
+use std::io;
+use std::time::Duration;
+
+use loggregator_nozzle::buffer::BufferError;
+use loggregator_nozzle::config::{BufferConfig, NozzleConfig};
+use loggregator_nozzle::{Error, Kinds, ReloadError, Running, start};
+use loggregator_service::Lifecycle;
+use loggregator_service::lifecycle::StopReason;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
+
+use super::reload::told;
+
+/// What is under way is given so long to end before a new start. What has not ended goes again, from the buffer.
+const STOP: Duration = Duration::from_secs(10);
+/// What a nozzle that has stopped still holds, a port or the lock of its folder, is free after this at the latest.
+const RELEASE: Duration = Duration::from_secs(10);
+/// Pause between two looks at that.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// The nozzle of this process.
+pub struct Live {
+    kinds: Kinds,
+    lifecycle: Lifecycle,
+    now: Mutex<Option<Now>>,
+}
+
+/// It as it runs.
+struct Now {
+    running: Running,
+    stage: Lifecycle,
+    config: NozzleConfig,
+}
+
+impl Live {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// As [`start`].
+    pub async fn start(
+        config: NozzleConfig,
+        kinds: Kinds,
+        lifecycle: &Lifecycle,
+    ) -> Result<Live, Error> {
+        let live = Live {
+            kinds,
+            lifecycle: lifecycle.clone(),
+            now: Mutex::default(),
+        };
+        let now = live.begin(config).await?;
+        *live.now.lock().await = Some(now);
+        Ok(live)
+    }
+
+    /// Takes a configuration over; says what came of it.
+    pub async fn reload(&self, config: NozzleConfig) -> String {
+        let name = config.nozzle.name.clone();
+        let mut slot = self.now.lock().await;
+        let Some(now) = &mut *slot else {
+            return format!("nozzle {name}: it does not run any more");
+        };
+        let done = now.running.reload(config.clone()).await;
+        match &done {
+            Ok(_) => now.config = config,
+            Err(ReloadError { restart: true, .. }) if keeps_buffer(&now.config, &config) => {
+                return self.restart(&mut slot, config).await;
+            }
+            Err(ReloadError { restart: true, .. }) => {
+                return format!(
+                    "{}; restart it. With the same [buffer.disk] before and after that would be done now",
+                    told(&name, done)
+                );
+            }
+            Err(_) => {}
+        }
+        told(&name, done)
+    }
+
+    /// Stops it and starts it anew; as it was before, when it cannot be started so.
+    async fn restart(&self, slot: &mut Option<Now>, config: NozzleConfig) -> String {
+        let name = config.nozzle.name.clone();
+        let Some(Now {
+            running,
+            stage,
+            config: before,
+        }) = slot.take()
+        else {
+            return format!("nozzle {name}: it does not run any more");
+        };
+        tracing::info!(
+            nozzle = name,
+            "it is started anew: its configuration changed in what cannot change in place"
+        );
+        stage.shutdown(STOP).await;
+        drop(running);
+        if self.lifecycle.token().is_cancelled() {
+            return format!("nozzle {name}: not reloaded: it was told to stop");
+        }
+        let failed = match self.begin(config).await {
+            Ok(now) => {
+                *slot = Some(now);
+                return format!(
+                    "nozzle {name}: reloaded; started anew as a whole, with the buffer as it was"
+                );
+            }
+            Err(error) => chain(&error),
+        };
+        match self.begin(before).await {
+            Ok(now) => {
+                *slot = Some(now);
+                format!("nozzle {name}: not reloaded: {failed}; it goes on as before")
+            }
+            Err(error) => {
+                let error = chain(&error);
+                tracing::error!(nozzle = name, error, "cannot be started again");
+                self.lifecycle.stop(StopReason::Requested);
+                format!(
+                    "nozzle {name}: not reloaded: {failed}; nor can it be started as before: {error}"
+                )
+            }
+        }
+    }
+
+    /// Starts it as a stage of its own. Waits for what the one before it has not let go of yet.
+    async fn begin(&self, config: NozzleConfig) -> Result<Now, Error> {
+        let since = Instant::now();
+        loop {
+            // Without a name: its tasks are called as those of a nozzle alone.
+            let stage = self.lifecycle.stage("");
+            match start(config.clone(), &self.kinds, None, &stage).await {
+                Ok(running) => {
+                    if let Some(addr) = running.admin_addr {
+                        tracing::info!(%addr, "admin server");
+                    }
+                    return Ok(Now {
+                        running,
+                        stage,
+                        config,
+                    });
+                }
+                Err(error) => {
+                    stage.shutdown(STOP).await;
+                    if !is_busy(&error) || since.elapsed() > RELEASE {
+                        return Err(error);
+                    }
+                    sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+}
+
+/// Whether what is in the buffer stays where it is.
+fn keeps_buffer(before: &NozzleConfig, after: &NozzleConfig) -> bool {
+    match (&before.buffer, &after.buffer) {
+        (BufferConfig::Disk(before), BufferConfig::Disk(after)) => before.path == after.path,
+        _ => false,
+    }
+}
+
+/// Whether somebody has what it needs, perhaps the one before it.
+fn is_busy(error: &Error) -> bool {
+    if matches!(error, Error::Buffer(BufferError::InUse { .. })) {
+        return true;
+    }
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let system = error.downcast_ref::<io::Error>();
+        if system.is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// An error with all its causes.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
