@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use loggregator_nozzle::buffer::BufferError;
 use loggregator_nozzle::config::{BufferConfig, NozzleConfig};
-use loggregator_nozzle::{Error, Kinds, ReloadError, Running, start};
+use loggregator_nozzle::{Error, Kinds, ReloadError, Reloaded, Running, start};
 use loggregator_service::Lifecycle;
 use loggregator_service::lifecycle::StopReason;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
-
-use super::reload::told;
 
 /// What is under way is given so long to end before a new start. What has not ended goes again, from the buffer.
 const STOP: Duration = Duration::from_secs(10);
@@ -186,4 +184,16 @@ fn chain(error: &Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// What came of it, in words.
+pub fn told(name: &str, done: Result<Reloaded, ReloadError>) -> String {
+    match done {
+        Ok(done) if done.restarted.is_empty() => format!("nozzle {name}: nothing has changed"),
+        Ok(done) => format!(
+            "nozzle {name}: reloaded; started anew: {}",
+            done.restarted.join(", ")
+        ),
+        Err(error) => format!("nozzle {name}: not reloaded: {error}"),
+    }
 }

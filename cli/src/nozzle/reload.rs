@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use loggregator_nozzle::Running;
 use loggregator_nozzle::config::NozzleConfig;
-use loggregator_nozzle::{ReloadError, Reloaded, Running};
 use loggregator_service::Lifecycle;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::live::Live;
+use super::live::{Live, told};
 use crate::output;
 
 /// Reads the configuration again; an error is told in words.
@@ -55,17 +55,5 @@ async fn reload(nozzle: &Subject, again: &Again) -> String {
             let name = config.nozzle.name.clone();
             told(&name, running.reload(config).await)
         }
-    }
-}
-
-/// What came of it, in words.
-pub fn told(name: &str, done: Result<Reloaded, ReloadError>) -> String {
-    match done {
-        Ok(done) if done.restarted.is_empty() => format!("nozzle {name}: nothing has changed"),
-        Ok(done) => format!(
-            "nozzle {name}: reloaded; started anew: {}",
-            done.restarted.join(", ")
-        ),
-        Err(error) => format!("nozzle {name}: not reloaded: {error}"),
     }
 }

@@ -19,15 +19,14 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
-use loggregator_client::message;
 use loggregator_nozzle::config::Section;
 use loggregator_nozzle::{Batch, BufferIdentity, Context, Delivery, Event, Kind as _};
 use loggregator_nozzle_kafka::KafkaKind;
 use loggregator_service::Lifecycle;
 use loggregator_service::metrics::Metrics;
-use prost::Message as _;
+use loggregator_testkit::log_line;
 
-const SOURCES: u64 = 100;
+const SOURCES: u32 = 100;
 
 #[tokio::main]
 async fn main() {
@@ -56,7 +55,9 @@ async fn main() {
         })
         .await
         .unwrap();
-    let bodies: Vec<bytes::Bytes> = (0..SOURCES).map(|source| body(source, payload)).collect();
+    let bodies: Vec<bytes::Bytes> = (0..SOURCES)
+        .map(|source| log_line(source, usize::try_from(payload).unwrap()))
+        .collect();
     let size = bodies[0].len();
     let batches = events.div_ceil(limits.batch_events as u64);
     let (started, cpu) = (Instant::now(), cpu());
@@ -65,7 +66,7 @@ async fn main() {
             let first = batch * limits.batch_events as u64;
             let last = (first + limits.batch_events as u64).min(events);
             let event = |n: u64| {
-                let body = bodies[usize::try_from(n % SOURCES).unwrap()].clone();
+                let body = bodies[usize::try_from(n % u64::from(SOURCES)).unwrap()].clone();
                 Event::new(n, 1_700_000_000_000_000_000, body)
             };
             let batch = Batch::new((first..last).map(event).collect(), 0);
@@ -85,36 +86,6 @@ async fn main() {
     );
     destination.close().await;
     lifecycle.shutdown(Duration::from_secs(5)).await;
-}
-
-/// An envelope as an app's log line comes, with the tags that the platform adds.
-fn body(source: u64, payload: u64) -> bytes::Bytes {
-    let guid = format!("4f1c0a52-8f2b-4d53-9a0e-{source:012x}");
-    // Text that compresses about as logs do.
-    let mut line = String::new();
-    let mut word = source;
-    while (line.len() as u64) < payload {
-        word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        line.push_str(&format!("key{}={} ", word % 97, word >> 44));
-    }
-    line.truncate(usize::try_from(payload).unwrap());
-    let log = message::log(line)
-        .source(&guid, "0")
-        .at_nanos(1_700_000_000_000_000_000);
-    let log = [
-        ("app_id", guid.as_str()),
-        ("app_name", "shop"),
-        ("space_name", "prod"),
-        ("space_id", "b3a3c1fe-3e39-4e5a-8a9c-1b6e0b3c9d10"),
-        ("organization_name", "acme"),
-        ("organization_id", "0a9c61fe-93f9-4c5a-8a9c-1b6e0b3c9d11"),
-        ("deployment", "cf"),
-        ("source_type", "APP/PROC/WEB"),
-        ("process_type", "web"),
-    ]
-    .into_iter()
-    .fold(log, |log, (name, value)| log.tag(name, value));
-    log.build().encode_to_vec().into()
 }
 
 /// Processor time of this process so far, in seconds.

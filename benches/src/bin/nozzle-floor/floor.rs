@@ -19,12 +19,12 @@ pub async fn run(work: &Work) -> Took {
         Wire::File => file(work),
         Wire::Udp => udp(work).await,
         Wire::Tcp | Wire::Http => {
-            let sink = Sink::start(work);
+            let sink = Sink::start(work.wire, &work.certs.tls(SERVER));
             let io = connect(&sink).await;
             stream(work, sink, io).await
         }
         Wire::Tls | Wire::Https => {
-            let sink = Sink::start(work);
+            let sink = Sink::start(work.wire, &work.certs.tls(SERVER));
             let profile = match work.wire {
                 Wire::Https => Profile::Http,
                 _ => Profile::Bytes,
@@ -55,7 +55,7 @@ fn file(work: &Work) -> Took {
 }
 
 async fn udp(work: &Work) -> Took {
-    let sink = Sink::start(work);
+    let sink = Sink::start(work.wire, &work.certs.tls(SERVER));
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.connect(sink.addr).await.unwrap();
     let mut begun = (Instant::now(), cpu());
@@ -68,7 +68,7 @@ async fn udp(work: &Work) -> Took {
         }
     }
     let took = Took::since(begun.0, begun.1);
-    sink.has_read(work);
+    sink.has_read(work.sent());
     took
 }
 
@@ -105,7 +105,7 @@ async fn stream<IO: AsyncRead + AsyncWrite + Unpin>(work: &Work, sink: Sink, mut
     }
     io.shutdown().await.unwrap();
     io.read_to_end(&mut Vec::new()).await.unwrap();
-    sink.has_read(work);
+    sink.has_read(work.sent());
     Took::since(begun.0, begun.1)
 }
 

@@ -13,7 +13,6 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::task::TaskTracker;
 
 use crate::Wire;
-use crate::work::Work;
 
 /// The name in the receiver's certificate.
 pub const SERVER: &str = "doppler";
@@ -190,17 +189,17 @@ pub async fn run(wire: Wire, files: &TlsFiles) {
 /// The receiver's process, as it is seen from outside.
 pub struct Sink {
     pub addr: SocketAddr,
+    wire: Wire,
     child: Child,
     said: BufReader<ChildStdout>,
     input: ChildStdin,
 }
 
 impl Sink {
-    pub fn start(work: &Work) -> Sink {
-        let files = work.certs.tls(SERVER);
-        let wire = format!("{:?}", work.wire).to_lowercase();
+    pub fn start(wire: Wire, files: &TlsFiles) -> Sink {
+        let name = format!("{wire:?}").to_lowercase();
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([&wire, "--sink"])
+            .args([&name, "--sink"])
             .args([&files.ca, &files.cert, &files.key])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -213,6 +212,7 @@ impl Sink {
         let addr = addr.trim_end().parse().unwrap();
         Sink {
             addr,
+            wire,
             child,
             said,
             input,
@@ -220,16 +220,13 @@ impl Sink {
     }
 
     /// Waits for its end. Everything must have arrived, unless it was sent in datagrams.
-    pub fn has_read(mut self, work: &Work) {
+    pub fn has_read(mut self, sent: usize) {
         drop(self.input);
         let mut read = String::new();
         self.said.read_to_string(&mut read).unwrap();
         assert!(self.child.wait().unwrap().success());
-        let (read, sent) = (
-            read.trim_end(),
-            ((work.batches + 1) * work.bytes()).to_string(),
-        );
-        match work.wire {
+        let (read, sent) = (read.trim_end(), sent.to_string());
+        match self.wire {
             Wire::Udp => println!("{read} of {sent} bytes arrived"),
             _ => assert_eq!(read, sent, "bytes that arrived"),
         }

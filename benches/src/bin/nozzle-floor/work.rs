@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
-use loggregator_client::message;
 use loggregator_nozzle::config::Section;
 use loggregator_nozzle::{Batch, BufferIdentity, Context, Delivery, Event, Kind, Outcome, Plan};
 use loggregator_nozzle_file::FileKind;
@@ -12,8 +11,7 @@ use loggregator_nozzle_http::HttpKind;
 use loggregator_nozzle_syslog::SyslogKind;
 use loggregator_service::Lifecycle;
 use loggregator_service::metrics::Metrics;
-use loggregator_testkit::Certs;
-use prost::Message as _;
+use loggregator_testkit::{Certs, log_line};
 use tempfile::TempDir;
 
 use crate::sink::{self, SERVER, Sink};
@@ -41,7 +39,9 @@ pub struct Work {
 impl Work {
     /// Has the nozzle send one batch, to know its bytes.
     pub async fn new(wire: Wire, events: usize, payload: usize) -> Work {
-        let bodies: Vec<_> = (0..SOURCES).map(|source| body(source, payload)).collect();
+        let bodies: Vec<_> = (0..SOURCES as u32)
+            .map(|source| log_line(source, payload))
+            .collect();
         let mut work = Work {
             wire,
             certs: Certs::generate().unwrap(),
@@ -100,6 +100,11 @@ impl Work {
         self.pages.iter().map(Vec::len).sum()
     }
 
+    /// Bytes of a run, with the first batch.
+    pub fn sent(&self) -> usize {
+        (self.batches + 1) * self.bytes()
+    }
+
     fn plan(&self, addr: SocketAddr) -> Box<dyn Plan> {
         let files = self.certs.tls("client");
         let tls = format!(
@@ -149,11 +154,11 @@ impl Work {
             assert_eq!(written, ((self.batches + 1) * self.bytes()) as u64);
             return Took::since(took.0, took.1);
         }
-        let sink = Sink::start(self);
+        let sink = Sink::start(self.wire, &self.certs.tls(SERVER));
         let (started, cpu) = self.deliver(sink.addr, self.batches).await;
         // Nobody confirms a datagram.
         let sent = Took::since(started, cpu);
-        sink.has_read(self);
+        sink.has_read(self.sent());
         match self.wire {
             Wire::Udp => sent,
             _ => Took::since(started, cpu),
@@ -215,34 +220,4 @@ impl Work {
             took.cpu / (events as f64 / 1e6),
         );
     }
-}
-
-/// An envelope as an app's log line comes, with the tags that the platform adds.
-fn body(source: usize, payload: usize) -> bytes::Bytes {
-    let guid = format!("4f1c0a52-8f2b-4d53-9a0e-{source:012x}");
-    // Text that compresses about as logs do.
-    let mut line = String::new();
-    let mut word = source as u64;
-    while line.len() < payload {
-        word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        line.push_str(&format!("key{}={} ", word % 97, word >> 44));
-    }
-    line.truncate(payload);
-    // Within one second, as neighbours in a stream are.
-    let at = 1_700_000_000_000_000_000 + i64::try_from(source).unwrap() * 1_234_567;
-    let log = message::log(line).source(&guid, "0").at_nanos(at);
-    let log = [
-        ("app_id", guid.as_str()),
-        ("app_name", "shop"),
-        ("space_name", "prod"),
-        ("space_id", "b3a3c1fe-3e39-4e5a-8a9c-1b6e0b3c9d10"),
-        ("organization_name", "acme"),
-        ("organization_id", "0a9c61fe-93f9-4c5a-8a9c-1b6e0b3c9d11"),
-        ("deployment", "cf"),
-        ("source_type", "APP/PROC/WEB"),
-        ("process_type", "web"),
-    ]
-    .into_iter()
-    .fold(log, |log, (name, value)| log.tag(name, value));
-    log.build().encode_to_vec().into()
 }
