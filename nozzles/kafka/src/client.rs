@@ -7,7 +7,8 @@ use loggregator_nozzle::config::{Secret, Size, Time};
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
-use crate::config::{Config, Guarantee, Mechanism, Sasl, Tls};
+use crate::config::{Config, Guarantee, Mechanism, OAuth, Sasl, Tls};
+use crate::grant::Grant;
 
 /// Code of a secret that cannot be read.
 pub(crate) const SECRET: &str = "secret";
@@ -117,8 +118,7 @@ pub(crate) fn warnings(config: &Config) -> Vec<(String, String)> {
 fn check_sasl(sasl: &Sasl, say: &mut impl FnMut(&str, String)) {
     if sasl.mechanism == Mechanism::Oauthbearer {
         match &sasl.oauth {
-            Some(oauth) if oauth.token.is_some() => {}
-            Some(_) => say("sasl.oauth.token", "is missing".to_owned()),
+            Some(oauth) => check_oauth(oauth, say),
             None => say("sasl.oauth", "oauthbearer needs this table".to_owned()),
         }
         for (key, there) in [
@@ -141,6 +141,37 @@ fn check_sasl(sasl: &Sasl, say: &mut impl FnMut(&str, String)) {
         }
         if sasl.oauth.is_some() {
             say("sasl.oauth", format!("{name} has no use for it"));
+        }
+    }
+}
+
+/// Either a token, or who gives one.
+fn check_oauth(oauth: &OAuth, say: &mut impl FnMut(&str, String)) {
+    match (&oauth.token, &oauth.url) {
+        (None, None) => say(
+            "sasl.oauth",
+            "needs `token`, or `url`, `client` and `secret`".to_owned(),
+        ),
+        (Some(_), Some(_)) => say("sasl.oauth.url", "there is a `token` already".to_owned()),
+        (Some(_), None) => {
+            for (key, there) in [
+                ("client", oauth.client.is_some()),
+                ("secret", oauth.secret.is_some()),
+                ("scope", oauth.scope.is_some()),
+                ("ca_file", oauth.ca_file.is_some()),
+            ] {
+                if there {
+                    say(
+                        &format!("sasl.oauth.{key}"),
+                        "is of use with `url` only".to_owned(),
+                    );
+                }
+            }
+        }
+        (None, Some(_)) => {
+            if let Err((key, message)) = Grant::of(oauth) {
+                say(&format!("sasl.oauth.{key}"), message);
+            }
         }
     }
 }

@@ -224,6 +224,19 @@ impl Mechanism {
 pub(crate) struct OAuth {
     /// A token; a file is read again for every renewal.
     pub token: Option<Secret>,
+    /// In place of that: the whole URL of a token endpoint, which is asked by the client-credentials grant.
+    pub url: Option<String>,
+    /// Who asks there.
+    pub client: Option<String>,
+    /// The client's secret.
+    pub secret: Option<Secret>,
+    /// What the token is to be good for, where the endpoint wants to know.
+    pub scope: Option<String>,
+    /// PEM file of the authorities that sign the endpoint's certificate; those of the system without.
+    pub ca_file: Option<PathBuf>,
+    /// Whether the endpoint's certificate is not looked at.
+    #[serde(default)]
+    pub skip_verify: bool,
     /// Whose token it is; what it says under `sub`, unless given.
     pub principal: Option<String>,
     /// A token that does not say when it expires is asked for again after so long.

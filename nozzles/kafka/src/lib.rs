@@ -23,6 +23,7 @@ mod client;
 mod config;
 mod context;
 mod cursor;
+mod grant;
 mod kind;
 mod oauth;
 mod outcome;

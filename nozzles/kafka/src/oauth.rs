@@ -1,6 +1,6 @@
 //! Tokens for SASL OAUTHBEARER (RFC 7628).
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,6 +8,10 @@ use rdkafka::client::OAuthToken;
 use serde::Deserialize;
 
 use crate::config::OAuth;
+use crate::grant::Grant;
+
+/// A life beyond a year is none.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// A token cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +19,9 @@ pub(crate) enum TokenError {
     /// There is none in the configuration.
     #[error("no token is configured")]
     None,
+    /// Who gives them gives none.
+    #[error("sasl.oauth.url: {0}")]
+    Grant(String),
     /// It cannot be read.
     #[error("sasl.oauth.token: {0}")]
     Secret(String),
@@ -35,10 +42,23 @@ struct Claims {
 /// # Errors
 /// When there is none, or it has expired.
 pub(crate) fn token(config: &OAuth) -> Result<OAuthToken, TokenError> {
-    let secret = config.token.as_ref().ok_or(TokenError::None)?;
-    let token = secret
-        .read()
-        .map_err(|error| TokenError::Secret(error.to_string()))?;
+    let (token, lifetime) = match (&config.token, &config.url) {
+        (Some(secret), _) => {
+            let token = secret.read();
+            let token = token.map_err(|error| TokenError::Secret(error.to_string()))?;
+            (token, config.lifetime.0)
+        }
+        (None, Some(_)) => {
+            let grant = Grant::of(config).map_err(|(_, message)| TokenError::Grant(message))?;
+            let granted = grant.ask().map_err(TokenError::Grant)?;
+            let told = granted.expires_in.map(Duration::from_secs);
+            (
+                granted.token,
+                told.unwrap_or(config.lifetime.0).min(LONGEST),
+            )
+        }
+        (None, None) => return Err(TokenError::None),
+    };
     let token = token
         .strip_prefix("bearer ")
         .or_else(|| token.strip_prefix("Bearer "))
@@ -56,12 +76,13 @@ pub(crate) fn token(config: &OAuth) -> Result<OAuthToken, TokenError> {
             reason = "it is positive"
         )]
         Some(exp) => return Err(TokenError::Expired((now.as_secs_f64() - exp) as u64)),
-        None => i64::try_from((now + config.lifetime.0).as_millis()).unwrap_or(i64::MAX),
+        None => i64::try_from((now + lifetime).as_millis()).unwrap_or(i64::MAX),
     };
     let principal_name = config
         .principal
         .clone()
         .or(claims.sub)
+        .or_else(|| config.client.clone())
         .unwrap_or_else(|| "loggregator".to_owned());
     Ok(OAuthToken {
         token,
@@ -81,8 +102,6 @@ fn claims(token: &str) -> Claims {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use loggregator_nozzle::config::{Secret, Time};
 
     use super::*;
@@ -90,6 +109,12 @@ mod tests {
     fn config(token: &str) -> OAuth {
         OAuth {
             token: Some(Secret::Text(token.to_owned())),
+            url: None,
+            client: None,
+            secret: None,
+            scope: None,
+            ca_file: None,
+            skip_verify: false,
             principal: None,
             lifetime: Time(Duration::from_secs(60)),
         }
