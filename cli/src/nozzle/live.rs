@@ -1,12 +1,16 @@
 //! A nozzle that takes over any configuration: in place where it can, started anew in this process where it must.
 
 use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use loggregator_nozzle::buffer::BufferError;
 use loggregator_nozzle::config::{BufferConfig, NozzleConfig};
+use loggregator_nozzle::intake::Upstream;
 use loggregator_nozzle::{Error, Kinds, ReloadError, Reloaded, Running, start};
 use loggregator_service::Lifecycle;
+use loggregator_service::ledger::Report;
 use loggregator_service::lifecycle::StopReason;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
@@ -21,6 +25,8 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// The nozzle of this process.
 pub struct Live {
     kinds: Kinds,
+    /// The pipeline in the same process, where there is one.
+    upstream: Option<Arc<dyn Upstream>>,
     lifecycle: Lifecycle,
     now: Mutex<Option<Now>>,
 }
@@ -40,16 +46,30 @@ impl Live {
     pub async fn start(
         config: NozzleConfig,
         kinds: Kinds,
+        upstream: Option<Arc<dyn Upstream>>,
         lifecycle: &Lifecycle,
     ) -> Result<Live, Error> {
         let live = Live {
             kinds,
+            upstream,
             lifecycle: lifecycle.clone(),
             now: Mutex::default(),
         };
         let now = live.begin(config).await?;
         *live.now.lock().await = Some(now);
         Ok(live)
+    }
+
+    /// Address of its admin server. Nothing while it is started anew.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        let now = self.now.try_lock().ok()?;
+        now.as_ref()?.running.admin_addr
+    }
+
+    /// What it received, delivered and lost. Nothing while it is started anew.
+    pub fn report(&self) -> Option<Report> {
+        let now = self.now.try_lock().ok()?;
+        Some(now.as_ref()?.running.report())
     }
 
     /// Takes a configuration over; says what came of it.
@@ -127,7 +147,8 @@ impl Live {
         loop {
             // Without a name: its tasks are called as those of a nozzle alone.
             let stage = self.lifecycle.stage("");
-            match start(config.clone(), &self.kinds, None, &stage).await {
+            let upstream = self.upstream.clone();
+            match start(config.clone(), &self.kinds, upstream, &stage).await {
                 Ok(running) => {
                     if let Some(addr) = running.admin_addr {
                         tracing::info!(%addr, "admin server");
@@ -187,7 +208,7 @@ fn chain(error: &Error) -> String {
 }
 
 /// What came of it, in words.
-pub fn told(name: &str, done: Result<Reloaded, ReloadError>) -> String {
+fn told(name: &str, done: Result<Reloaded, ReloadError>) -> String {
     match done {
         Ok(done) if done.restarted.is_empty() => format!("nozzle {name}: nothing has changed"),
         Ok(done) => format!(

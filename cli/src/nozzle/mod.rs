@@ -3,7 +3,7 @@
 mod cases;
 mod check;
 mod example;
-mod live;
+pub mod live;
 mod load;
 pub mod reload;
 mod replay;

@@ -12,7 +12,7 @@ use loggregator_service::{Lifecycle, logging};
 use super::kinds;
 use super::live::Live;
 use super::load::{load_again, load_or_refuse, read_from_up};
-use super::reload::{Again, Subject};
+use super::reload::Again;
 use super::summary::Summary;
 use crate::component::LogTable;
 use crate::output::{self, ColorArg};
@@ -74,7 +74,7 @@ pub fn run(args: RunArgs, color: ColorArg) -> Result<ExitCode> {
         let drain = config.nozzle.drain_timeout.0;
         let kinds = kinds();
         let summary = Summary::of(&config, &kinds)?;
-        let live = Live::start(config, kinds, &lifecycle).await;
+        let live = Live::start(config, kinds, None, &lifecycle).await;
         let live = Arc::new(live.context("cannot start the nozzle")?);
         let again: Again = Box::new(move || {
             let mut config = load_again(&args.file, None, palette)?;
@@ -82,7 +82,7 @@ pub fn run(args: RunArgs, color: ColorArg) -> Result<ExitCode> {
             adapted.map_err(|error| format!("{error:#}"))?;
             Ok(config)
         });
-        super::reload::watch(vec![(Subject::Own(live), again)], &lifecycle)?;
+        super::reload::watch(vec![(live, again)], &lifecycle)?;
         output::tell(summary.render().trim_end());
         for warning in &summary.warnings {
             output::tell(&format!(

@@ -9,7 +9,6 @@ use std::task::{Context, Poll};
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use loggregator_net::grpc::Status;
-use loggregator_nozzle::Running;
 use loggregator_nozzle::config::{BufferConfig, DestinationConfig, IntakeConfig, NozzleConfig};
 use loggregator_nozzle::intake::{Envelopes, Opening, Upstream};
 use loggregator_proto::v2::EgressBatchRequest;
@@ -17,7 +16,8 @@ use loggregator_service::Lifecycle;
 use traffic_controller::provider::{self, Provider};
 
 use super::ports::{Transport, choose};
-use crate::nozzle::reload::{Again, Subject};
+use crate::nozzle::live::Live;
+use crate::nozzle::reload::Again;
 use crate::nozzle::{kinds, load_again, load_or_refuse};
 use crate::state::{NozzleEndpoints, StateDir};
 use crate::view::{Palette, count};
@@ -109,7 +109,7 @@ fn stands_for_own(config: &NozzleConfig) -> bool {
 /// A nozzle that runs in this process.
 pub struct Nozzle {
     name: String,
-    running: Arc<Running>,
+    live: Arc<Live>,
     /// Where its configuration is read again; `None` for the one that `up` brings along.
     file: Option<PathBuf>,
     admin_addr: SocketAddr,
@@ -163,12 +163,12 @@ async fn start(
         _ => None,
     };
     let stage = lifecycle.stage(&format!("nozzle-{name}"));
-    let running = loggregator_nozzle::start(config, &kinds(), upstream, &stage)
+    let live = Live::start(config, kinds(), upstream, &stage)
         .await
         .with_context(|| format!("cannot start the nozzle of {}", file.display()))?;
     Ok(Nozzle {
         name,
-        running: Arc::new(running),
+        live: Arc::new(live),
         file: (file != Path::new(OWN)).then(|| file.to_owned()),
         admin_addr,
         destinations,
@@ -178,7 +178,7 @@ async fn start(
 
 impl Nozzle {
     /// How it takes over what its file says now.
-    pub fn reload(&self, state: &StateDir, palette: Palette) -> Option<(Subject, Again)> {
+    pub fn reload(&self, state: &StateDir, palette: Palette) -> Option<(Arc<Live>, Again)> {
         let (file, addr) = (self.file.clone()?, self.admin_addr);
         let state = state.file(STATE);
         let again: Again = Box::new(move || {
@@ -186,12 +186,12 @@ impl Nozzle {
             config.nozzle.admin_addr.get_or_insert(addr);
             Ok(config)
         });
-        Some((Subject::Part(Arc::clone(&self.running)), again))
+        Some((Arc::clone(&self.live), again))
     }
 
     /// For `endpoints.json`.
     pub fn endpoints(&self) -> NozzleEndpoints {
-        let admin = self.running.admin_addr.map(|addr| format!("http://{addr}"));
+        let admin = self.live.admin_addr().map(|addr| format!("http://{addr}"));
         NozzleEndpoints {
             name: self.name.clone(),
             admin: admin.unwrap_or_default(),
@@ -201,7 +201,7 @@ impl Nozzle {
 
     /// What its destinations have not got, a line each, and whether it is lost.
     pub fn left(&self) -> Vec<(String, bool)> {
-        let report = self.running.report();
+        let report = self.live.report().unwrap_or_default();
         let left = report.subscriptions.iter().filter(|it| it.pending > 0);
         left.map(|destination| {
             let (id, name) = (&destination.id, &self.name);

@@ -3,7 +3,8 @@
 use super::live::Totals;
 use super::nozzles::{Nozzle, Planned};
 use super::plan::Plan;
-use crate::nozzle::reload::{Again, Subject};
+use crate::nozzle::live::Live;
+use crate::nozzle::reload::Again;
 use crate::state::{
     AgentEndpoints, DopplerEndpoints, Endpoints, PrometheusEndpoints, RlpEndpoints,
     RlpGatewayEndpoints, StateDir, TrafficControllerEndpoints,
@@ -13,6 +14,7 @@ use anyhow::{Context as _, Result};
 use loggregator_service::Lifecycle;
 use loggregator_service::ledger::{Report, Subscription};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use traffic_controller::gateway::{self, Logs};
 use traffic_controller::{Access, rlp};
@@ -196,7 +198,7 @@ impl Stack {
     }
 
     /// The nozzles that can take over what their files say now.
-    pub fn reloads(&self, dir: &StateDir, palette: Palette) -> Vec<(Subject, Again)> {
+    pub fn reloads(&self, dir: &StateDir, palette: Palette) -> Vec<(Arc<Live>, Again)> {
         let each = self.nozzles.iter();
         each.filter_map(|nozzle| nozzle.reload(dir, palette))
             .collect()

@@ -95,7 +95,7 @@ impl Subject {
             };
             let mut again = Vec::new();
             for (event, outcome) in left.into_iter().zip(each) {
-                if let Outcome::Retry(why) = &outcome {
+                if let Outcome::Retry(why) | Outcome::Later(why) = &outcome {
                     println!("{}: again: {why}", event.seq);
                     again.push(event);
                 } else {
