@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use loggregator_net::Backoff;
 use loggregator_nozzle::buffer::BufferError;
 use loggregator_nozzle::config::{BufferConfig, NozzleConfig};
 use loggregator_nozzle::intake::Upstream;
 use loggregator_nozzle::{Error, Kinds, ReloadError, Reloaded, Running, start};
 use loggregator_service::Lifecycle;
 use loggregator_service::ledger::Report;
-use loggregator_service::lifecycle::StopReason;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
@@ -19,16 +19,28 @@ use tokio::time::{Instant, sleep};
 const STOP: Duration = Duration::from_secs(10);
 /// What a nozzle that has stopped still holds, a port or the lock of its folder, is free after this at the latest.
 const RELEASE: Duration = Duration::from_secs(10);
+/// Pauses between two attempts to start it as it was.
+const FIRST: Duration = Duration::from_secs(1);
+/// The longest of these.
+const LONGEST: Duration = Duration::from_secs(30);
 /// Pause between two looks at that.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// The nozzle of this process.
+/// The nozzle.
 pub struct Live {
     kinds: Kinds,
     /// The pipeline in the same process, where there is one.
     upstream: Option<Arc<dyn Upstream>>,
     lifecycle: Lifecycle,
-    now: Mutex<Option<Now>>,
+    now: Mutex<State>,
+}
+
+/// How it is.
+enum State {
+    /// It runs.
+    Runs(Box<Now>),
+    /// It could not be started again, and is tried with this until it can.
+    Away(Box<NozzleConfig>),
 }
 
 /// It as it runs.
@@ -48,42 +60,58 @@ impl Live {
         kinds: Kinds,
         upstream: Option<Arc<dyn Upstream>>,
         lifecycle: &Lifecycle,
-    ) -> Result<Live, Error> {
+    ) -> Result<Arc<Live>, Error> {
         let live = Live {
             kinds,
             upstream,
             lifecycle: lifecycle.clone(),
-            now: Mutex::default(),
+            now: Mutex::new(State::Away(Box::new(config.clone()))),
         };
         let now = live.begin(config).await?;
-        *live.now.lock().await = Some(now);
-        Ok(live)
+        *live.now.lock().await = State::Runs(Box::new(now));
+        Ok(Arc::new(live))
     }
 
     /// Address of its admin server. Nothing while it is started anew.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
-        let now = self.now.try_lock().ok()?;
-        now.as_ref()?.running.admin_addr
+        match &*self.now.try_lock().ok()? {
+            State::Runs(now) => now.running.admin_addr,
+            State::Away(_) => None,
+        }
     }
 
     /// What it received, delivered and lost. Nothing while it is started anew.
     pub fn report(&self) -> Option<Report> {
-        let now = self.now.try_lock().ok()?;
-        Some(now.as_ref()?.running.report())
+        match &*self.now.try_lock().ok()? {
+            State::Runs(now) => Some(now.running.report()),
+            State::Away(_) => None,
+        }
     }
 
     /// Takes a configuration over; says what came of it.
-    pub async fn reload(&self, config: NozzleConfig) -> String {
+    pub async fn reload(self: &Arc<Self>, config: NozzleConfig) -> String {
         let name = config.nozzle.name.clone();
-        let mut slot = self.now.lock().await;
-        let Some(now) = &mut *slot else {
-            return format!("nozzle {name}: it does not run any more");
+        let mut state = self.now.lock().await;
+        let now = match &mut *state {
+            State::Runs(now) => now,
+            State::Away(before) if !keeps_buffer(before, &config) => {
+                return format!("nozzle {name}: not reloaded: its buffer must stay where it is");
+            }
+            State::Away(_) => {
+                return match self.begin(config).await {
+                    Ok(now) => {
+                        *state = State::Runs(Box::new(now));
+                        format!("nozzle {name}: reloaded; it runs again")
+                    }
+                    Err(error) => format!("nozzle {name}: not reloaded: {}", chain(&error)),
+                };
+            }
         };
         let done = now.running.reload(config.clone()).await;
         match &done {
             Ok(_) => now.config = config,
             Err(ReloadError { restart: true, .. }) if keeps_buffer(&now.config, &config) => {
-                return self.restart(&mut slot, config).await;
+                return self.restart(&mut state, config).await;
             }
             Err(ReloadError { restart: true, .. }) => {
                 return format!(
@@ -97,28 +125,25 @@ impl Live {
     }
 
     /// Stops it and starts it anew; as it was before, when it cannot be started so.
-    async fn restart(&self, slot: &mut Option<Now>, config: NozzleConfig) -> String {
+    async fn restart(self: &Arc<Self>, state: &mut State, config: NozzleConfig) -> String {
         let name = config.nozzle.name.clone();
-        let Some(Now {
-            running,
-            stage,
-            config: before,
-        }) = slot.take()
-        else {
-            return format!("nozzle {name}: it does not run any more");
+        let before = match &*state {
+            State::Runs(now) => now.config.clone(),
+            State::Away(before) => (**before).clone(),
         };
         tracing::info!(
             nozzle = name,
             "it is started anew: its configuration changed in what cannot change in place"
         );
-        stage.shutdown(STOP).await;
-        drop(running);
+        if let State::Runs(now) = std::mem::replace(state, State::Away(Box::new(before.clone()))) {
+            now.stage.shutdown(STOP).await;
+        }
         if self.lifecycle.token().is_cancelled() {
             return format!("nozzle {name}: not reloaded: it was told to stop");
         }
         let failed = match self.begin(config).await {
             Ok(now) => {
-                *slot = Some(now);
+                *state = State::Runs(Box::new(now));
                 return format!(
                     "nozzle {name}: reloaded; started anew as a whole, with the buffer as it was"
                 );
@@ -127,16 +152,44 @@ impl Live {
         };
         match self.begin(before).await {
             Ok(now) => {
-                *slot = Some(now);
+                *state = State::Runs(Box::new(now));
                 format!("nozzle {name}: not reloaded: {failed}; it goes on as before")
             }
             Err(error) => {
-                let error = chain(&error);
-                tracing::error!(nozzle = name, error, "cannot be started again");
-                self.lifecycle.stop(StopReason::Requested);
+                let (live, stop) = (Arc::clone(self), self.lifecycle.token());
+                let task = format!("return of nozzle {name}");
+                self.lifecycle.spawn(task, async move {
+                    stop.run_until_cancelled(live.come_back()).await;
+                });
                 format!(
-                    "nozzle {name}: not reloaded: {failed}; nor can it be started as before: {error}"
+                    "nozzle {name}: not reloaded: {failed}; nor can it be started as before: {}; that is tried \
+                     again, its events wait in the buffer",
+                    chain(&error)
                 )
+            }
+        }
+    }
+
+    /// Tries to start it as it was, until that goes or somebody else did.
+    async fn come_back(&self) {
+        let mut backoff = Backoff::new(FIRST, LONGEST);
+        loop {
+            sleep(backoff.next_delay()).await;
+            let mut state = self.now.lock().await;
+            let State::Away(config) = &*state else {
+                return;
+            };
+            let nozzle = config.nozzle.name.clone();
+            match self.begin((**config).clone()).await {
+                Ok(now) => {
+                    *state = State::Runs(Box::new(now));
+                    tracing::info!(nozzle, "it runs again, as before");
+                    return;
+                }
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::error!(nozzle, error, "it does not run; it is tried again");
+                }
             }
         }
     }

@@ -35,7 +35,7 @@ pub fn watch(nozzles: Vec<(Arc<Live>, Again)>, lifecycle: &Lifecycle) -> Result<
     Ok(())
 }
 
-async fn reload(nozzle: &Live, again: &Again) -> String {
+async fn reload(nozzle: &Arc<Live>, again: &Again) -> String {
     match again() {
         Ok(config) => nozzle.reload(config).await,
         Err(errors) => format!("{errors}\nnot reloaded: the nozzle goes on as before"),

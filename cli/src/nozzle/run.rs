@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -75,7 +74,7 @@ pub fn run(args: RunArgs, color: ColorArg) -> Result<ExitCode> {
         let kinds = kinds();
         let summary = Summary::of(&config, &kinds)?;
         let live = Live::start(config, kinds, None, &lifecycle).await;
-        let live = Arc::new(live.context("cannot start the nozzle")?);
+        let live = live.context("cannot start the nozzle")?;
         let again: Again = Box::new(move || {
             let mut config = load_again(&args.file, None, palette)?;
             let adapted = adapt(&mut config, &args).map(drop);

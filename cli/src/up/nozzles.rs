@@ -168,7 +168,7 @@ async fn start(
         .with_context(|| format!("cannot start the nozzle of {}", file.display()))?;
     Ok(Nozzle {
         name,
-        live: Arc::new(live),
+        live,
         file: (file != Path::new(OWN)).then(|| file.to_owned()),
         admin_addr,
         destinations,

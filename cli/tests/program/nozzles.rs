@@ -548,6 +548,39 @@ fn a_hangup_starts_a_nozzle_anew_when_it_must() {
     assert_eq!(run.finish().2, Some(0));
 }
 
+/// Scenario: SIGHUP with a change that needs a new start, while the folder of a destination is gone; then it is there again.
+/// Guarantee: neither the new nor the old nozzle can start, which is told; once it can, it runs as before, and nothing ended.
+#[test]
+fn a_nozzle_that_cannot_start_again_comes_back() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path().join("folder");
+    std::fs::create_dir(&folder).unwrap();
+    let (one, two) = (folder.join("one.txt"), temp.path().join("two.txt"));
+    let buffer = temp.path().join("buffer");
+    let text = to_files(&buffer, "64MiB", &[&one]);
+    let config = file(temp.path(), "lines.toml", &text);
+    let up = Up::start(&[]);
+    let run = Reader::start(up.command(["nozzle", "run", config.to_str().unwrap()]));
+    let mut sent = 0;
+    let mut arrives = || {
+        sent += 1;
+        emit_numbers(&up, sent..=sent);
+        !last_words(&one).is_empty()
+    };
+    wait_until("a line arrives", &mut arrives);
+    std::fs::rename(&folder, temp.path().join("gone")).unwrap();
+    let text = to_files(&buffer, "64MiB", &[&two, &one]);
+    file(temp.path(), "lines.toml", &text);
+    run.signal("HUP");
+    run.wait_for_error("that is tried again, its events wait in the buffer\n");
+    std::fs::create_dir(&folder).unwrap();
+    wait_until("a line arrives again", &mut arrives);
+    run.wait_for_error("it runs again, as before");
+    assert_eq!(last_words(&two), Vec::<String>::new());
+    run.signal("TERM");
+    assert_eq!(run.finish().2, Some(0));
+}
+
 /// Scenario: `tap` at two edges of a nozzle of `up`, with a filter; at an edge that there is not.
 /// Guarantee: it shows the events that pass there, as JSON; what is wrong is said.
 #[test]
