@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Result;
 use loggregator_net::Backoff;
 use loggregator_nozzle::buffer::BufferError;
 use loggregator_nozzle::config::{BufferConfig, NozzleConfig};
@@ -19,12 +20,10 @@ use tokio::time::{Instant, sleep};
 const STOP: Duration = Duration::from_secs(10);
 /// What a nozzle that has stopped still holds, a port or the lock of its folder, is free after this at the latest.
 const RELEASE: Duration = Duration::from_secs(10);
-/// Pauses between two attempts to start it as it was.
-const FIRST: Duration = Duration::from_secs(1);
-/// The longest of these.
-const LONGEST: Duration = Duration::from_secs(30);
 /// Pause between two looks at that.
 const AGAIN: Duration = Duration::from_millis(50);
+/// The first and the longest pause between two attempts to start it as it was.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// The nozzle.
 pub struct Live {
@@ -60,7 +59,7 @@ impl Live {
         kinds: Kinds,
         upstream: Option<Arc<dyn Upstream>>,
         lifecycle: &Lifecycle,
-    ) -> Result<Arc<Live>, Error> {
+    ) -> Result<Arc<Live>> {
         let live = Live {
             kinds,
             upstream,
@@ -103,7 +102,7 @@ impl Live {
                         *state = State::Runs(Box::new(now));
                         format!("nozzle {name}: reloaded; it runs again")
                     }
-                    Err(error) => format!("nozzle {name}: not reloaded: {}", chain(&error)),
+                    Err(error) => format!("nozzle {name}: not reloaded: {error:#}"),
                 };
             }
         };
@@ -148,7 +147,7 @@ impl Live {
                     "nozzle {name}: reloaded; started anew as a whole, with the buffer as it was"
                 );
             }
-            Err(error) => chain(&error),
+            Err(error) => format!("{error:#}"),
         };
         match self.begin(before).await {
             Ok(now) => {
@@ -162,9 +161,8 @@ impl Live {
                     stop.run_until_cancelled(live.come_back()).await;
                 });
                 format!(
-                    "nozzle {name}: not reloaded: {failed}; nor can it be started as before: {}; that is tried \
-                     again, its events wait in the buffer",
-                    chain(&error)
+                    "nozzle {name}: not reloaded: {failed}; nor can it be started as before: {error:#}; that is \
+                     tried again, its events wait in the buffer"
                 )
             }
         }
@@ -172,7 +170,7 @@ impl Live {
 
     /// Tries to start it as it was, until that goes or somebody else did.
     async fn come_back(&self) {
-        let mut backoff = Backoff::new(FIRST, LONGEST);
+        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         loop {
             sleep(backoff.next_delay()).await;
             let mut state = self.now.lock().await;
@@ -187,15 +185,14 @@ impl Live {
                     return;
                 }
                 Err(error) => {
-                    let error = chain(&error);
-                    tracing::error!(nozzle, error, "it does not run; it is tried again");
+                    tracing::error!(nozzle, "it does not run, and is tried again: {error:#}");
                 }
             }
         }
     }
 
     /// Starts it as a stage of its own. Waits for what the one before it has not let go of yet.
-    async fn begin(&self, config: NozzleConfig) -> Result<Now, Error> {
+    async fn begin(&self, config: NozzleConfig) -> Result<Now> {
         let since = Instant::now();
         loop {
             // Without a name: its tasks are called as those of a nozzle alone.
@@ -213,6 +210,7 @@ impl Live {
                     });
                 }
                 Err(error) => {
+                    let error = anyhow::Error::new(error);
                     stage.shutdown(STOP).await;
                     if !is_busy(&error) || since.elapsed() > RELEASE {
                         return Err(error);
@@ -233,35 +231,18 @@ fn keeps_buffer(before: &NozzleConfig, after: &NozzleConfig) -> bool {
 }
 
 /// Whether somebody has what it needs, perhaps the one before it.
-fn is_busy(error: &Error) -> bool {
-    if matches!(error, Error::Buffer(BufferError::InUse { .. })) {
-        return true;
-    }
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        let system = error.downcast_ref::<io::Error>();
-        if system.is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
-/// An error with all its causes.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
+fn is_busy(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+        matches!(
+            cause.downcast_ref(),
+            Some(Error::Buffer(BufferError::InUse { .. }))
+        ) || cause.downcast_ref().is_some_and(in_use)
+    })
 }
 
 /// What came of it, in words.
-fn told(name: &str, done: Result<Reloaded, ReloadError>) -> String {
+fn told(name: &str, done: std::result::Result<Reloaded, ReloadError>) -> String {
     match done {
         Ok(done) if done.restarted.is_empty() => format!("nozzle {name}: nothing has changed"),
         Ok(done) => format!(

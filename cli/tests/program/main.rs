@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod nozzles;
+mod reload;
 mod running;
 
 use running::{Up, loggregator, stdout};

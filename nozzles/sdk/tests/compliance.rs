@@ -1,7 +1,7 @@
 //! The compliance suite against a destination that does as it is told: it checks the framework, and itself.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is the report
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each test program uses a part of it")]
 mod support;
 
 use loggregator_nozzle::Kinds;

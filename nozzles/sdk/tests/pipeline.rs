@@ -1,7 +1,7 @@
 //! Whole nozzles with a destination that does as it is told.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is the report
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each test program uses a part of it")]
 mod support;
 
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! What a nozzle shows of itself: how fast it may, what its filters do, what was lost before it.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is the report
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each test program uses a part of it")]
 mod support;
 
 use std::time::Duration;

@@ -12,7 +12,7 @@ use super::format::{Found, Records};
 use super::place::{Place, Point};
 use super::segment::{BLOCK, Load};
 use super::sources::Sources;
-use super::state::{Data, State};
+use super::state::State;
 
 /// Bytes that are read for names at one time. A jump is about as long as what made it necessary; what is beyond this is lost
 /// without a name.
@@ -43,21 +43,20 @@ impl State {
             if segment.first.seq >= behind {
                 break;
             }
-            if !matches!(segment.data, Data::File(_)) {
-                continue;
-            }
             let first = if segment.first.seq > from.seq {
                 segment.first
             } else {
                 from
             };
-            let load = self.load(at, first);
-            self.unnamed.extend(load.map(|load| Unnamed {
-                index,
-                behind: behind.min(load.end_seq),
-                load,
-            }));
-            self.places[index].unnamed += 1;
+            // What is in memory was counted there.
+            if let Some(load) = self.load(at, first) {
+                self.places[index].unnamed += 1;
+                self.unnamed.push(Unnamed {
+                    index,
+                    behind: behind.min(load.end_seq),
+                    load,
+                });
+            }
         }
     }
 }
